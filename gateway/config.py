@@ -1,0 +1,216 @@
+"""The configuration: one YAML file, parsed strictly into frozen models.
+
+Secrets never stand in the file: a `Secret` names a file or an environment variable. Relative paths are relative to the
+file. `gateway config schema` prints the JSON Schema for editors.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+Method = Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")]
+
+
+class Model(BaseModel):
+    """Strict and frozen: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Secret(Model):
+    """Where a secret is found; exactly one of `file` and `env`."""
+
+    file: Path | None = Field(None, description="A file that holds the secret; it must not be readable by others.")
+    env: str | None = Field(None, description="The name of an environment variable that holds the secret.")
+
+
+class Listen(Model):
+    """Where people and machines connect."""
+
+    address: str = Field("0.0.0.0", description="The address to listen on.")  # noqa: S104
+    port: Port = Field(8443, description="The TCP port to listen on.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that share the port (SO_REUSEPORT).")
+    drain_s: Seconds = Field(30, description="How long open requests may go on after SIGTERM.")
+
+
+class ServerCertificate(Model):
+    """A certificate the gateway shows; it is picked by the server name (SNI) its SANs cover."""
+
+    certificate: Path = Field(description="PEM: the leaf, then its chain.")
+    key: Path = Field(description="PEM: the private key; it must not be readable by others.")
+
+
+class Devices(Model):
+    """The internal PKI that knows the company's devices."""
+
+    trust_domain: Host = Field("gateway.internal", description="The SPIFFE trust domain of device certificates.")
+    ca: Path | None = Field(None, description="PEM: the device root and issuing CA.")
+    issuing_key: Path | None = Field(None, description="PEM: the issuing CA's key; without it nobody can enrol here.")
+    crl: Path | None = Field(None, description="The CRL file; by default crl.pem beside the CA.")
+    crl_max_age_s: Seconds = Field(86_400, description="A CRL older than this is stale, and every device is refused.")
+    certificate_life_s: Seconds = Field(86_400, description="How long a device certificate lives.")
+    enrolment_life_s: Seconds = Field(600, description="How long a one-time enrolment token lives.")
+
+
+class Introspection(Model):
+    """How to ask the issuer whether a token is active (RFC 7662)."""
+
+    client_id: str = Field(description="The API application's client id.")
+    method: Literal["basic", "private_key_jwt"] = Field("private_key_jwt", description="How to authenticate.")
+    secret: Secret | None = Field(None, description="The client secret, for `basic`.")
+    key: Secret | None = Field(None, description="The key file of the API application (JSON), for `private_key_jwt`.")
+    cache_s: Seconds = Field(10, description="How long an answer may be used again.")
+
+
+class Issuer(Model):
+    """An OpenID provider whose access tokens are accepted."""
+
+    issuer: str = Field(pattern=r"^https?://[^\s?#]+$", description="The issuer, exactly as in its tokens.")
+    profile: Literal["strict", "zitadel"] = Field("strict", description="RFC 9068 to the letter, or Zitadel's tokens.")
+    audiences: tuple[str, ...] = Field(min_length=1, description="One of these must be in `aud` (a project id).")
+    client_ids: tuple[str, ...] = Field((), description="Clients whose tokens are accepted; empty accepts every one.")
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA"], ...] = Field(
+        ("RS256", "ES256", "EdDSA"), min_length=1, description="Signature algorithms this issuer may use."
+    )
+    introspection: Introspection | None = Field(None, description="Needed for opaque tokens and for staff JWTs.")
+    leeway_s: float = Field(5, ge=0, le=60, description="Clock difference allowed in exp, iat and nbf.")
+    ca: Path | None = Field(None, description="PEM: the CA of the issuer's own server certificate.")
+    department_claim: str = Field(
+        "urn:zitadel:iam:user:metadata/department", description="Claim (or claim/member) that names the department."
+    )
+    opaque: bool = Field(False, description="Tokens that are no JWT are introspected here.")
+
+
+class Policy(Model):
+    """Where decisions come from."""
+
+    engine: Literal["embedded", "opa"] = Field("embedded", description="regorus in process, or an OPA server.")
+    path: Path = Field(Path("policies"), description="The folder with the Rego files and data/.")
+    deadline_ms: int = Field(50, ge=1, le=10_000, description="No answer by then is a denial.")
+    url: str | None = Field(None, description="The OPA server, for engine: opa.")
+    push: bool = Field(True, description="Push this folder to the OPA server; false when it serves its own bundle.")
+    token: Secret | None = Field(None, description="Bearer token for the OPA server.")
+    ca: Path | None = Field(None, description="PEM: the CA of the OPA server's certificate.")
+
+
+class Health(Model):
+    """Active checks of an upstream's addresses."""
+
+    path: str = Field("/", pattern=r"^/", description="The path that is asked for; below 500 is healthy.")
+    interval_s: Seconds = Field(5, description="Time between two checks.")
+    timeout_s: Seconds = Field(2, description="No answer by then is a failure.")
+
+
+class Upstream(Model):
+    """A service's own addresses and how to talk to them."""
+
+    urls: tuple[Annotated[str, Field(pattern=r"^https?://[^\s/?#]+$")], ...] = Field(
+        min_length=1, description="One or several addresses; the healthy ones take turns."
+    )
+    protocol: Literal["http1", "h2"] = Field("http1", description="h2 is needed for gRPC.")
+    ca: Path | None = Field(None, description="PEM: the CA of the upstream's certificate; by default the system's.")
+    certificate: Path | None = Field(None, description="PEM: client certificate shown to the upstream.")
+    key: Path | None = Field(None, description="PEM: its key.")
+    server_name: str | None = Field(None, description="The name the upstream's certificate must have.")
+    connect_timeout_s: Seconds = Field(5, description="No connection by then is upstream_unreachable.")
+    response_timeout_s: Seconds = Field(60, description="No response head by then is upstream_timeout.")
+    idle_s: Seconds = Field(4, description="How long an idle connection is kept for the next request.")
+    health: Health | None = Field(None, description="Active checks; needed with several urls.")
+
+
+class Allow(Model):
+    """What the starter policies ask for; handed to Rego as data.gateway.services[name].allow."""
+
+    public: bool = Field(False, description="No sign-in needed.")
+    roles: tuple[str, ...] = Field((), description="One of these roles is needed; org/role names the organisation.")
+    departments: tuple[str, ...] = Field((), description="One of these departments; by default the service's own.")
+    countries: tuple[str, ...] = Field((), description="Only these countries (ISO 3166-1 alpha-2).")
+    mfa: bool | None = Field(None, description="A second factor is needed; by default on the staff plane.")
+    read_only_roles: tuple[str, ...] = Field((), description="These roles may look (GET, HEAD) but not change.")
+
+
+class PathRule(Model):
+    """What is different below one path of a service."""
+
+    methods: tuple[Method, ...] | None = Field(None, description="Only these methods; by default every one.")
+    sensitivity: str | None = Field(None, description="Handed to policy as service.sensitivity.")
+    device: Literal["required", "optional"] | None = Field(None, description="Whether an enrolled device is needed.")
+    allow: Allow | None = Field(None, description="Replaces the service's own allow.")
+    body_limit_mib: int | None = Field(None, ge=0, description="The largest request body.")
+
+
+class Service(Model):
+    """A protected service."""
+
+    host: Host = Field(description="The public host name; *.name covers one level.")
+    upstream: str | Upstream = Field(description="Its own address, or the long form.")
+    plane: Literal["staff", "user"] = Field("staff", description="user is zero-log: no trace of any request.")
+    department: str = Field("", description="The department it belongs to.")
+    sensitivity: str = Field("normal", description="Handed to policy as service.sensitivity.")
+    device: Literal["required", "optional"] = Field("required", description="Whether an enrolled device is needed.")
+    issuers: tuple[str, ...] = Field((), description="Issuers accepted here; empty accepts every configured one.")
+    introspect: Literal["auto", "never"] | Seconds = Field(
+        "auto", description="Ask the issuer about JWTs, cached this long; auto is 10 s on the staff plane."
+    )
+    allow: Allow = Field(Allow(), description="What the starter policies ask for.")
+    paths: dict[Annotated[str, Field(pattern=r"^/[^\s?#%]*$")], PathRule] = Field(
+        default_factory=dict, description="What is different below a path."
+    )
+    keep_bearer: bool = Field(False, description="Hand the caller's own token to the service.")
+    identity_headers: bool = Field(False, description="Add plain X-Gateway-* identity headers as well.")
+    preserve_host: bool = Field(True, description="Send the public host name, not the upstream's.")
+    body_limit_mib: int = Field(1024, ge=0, description="The largest request body.")
+
+
+class Record(Model):
+    """Where decisions on the staff plane are written."""
+
+    file: Path = Field(Path("state/decisions.jsonl"), description="One JSON line for each decision.")
+
+
+class Limits(Model):
+    """Protection of the gateway itself."""
+
+    header_count: int = Field(100, ge=10, le=1000, description="Header fields in a request.")
+    header_kib: int = Field(32, ge=4, le=256, description="Size of a request's header section.")
+    connections_per_client: int = Field(256, ge=1, description="Open connections from one address, in each worker.")
+    connections: int = Field(20_000, ge=1, description="Open connections in each worker.")
+    streams: int = Field(100, ge=1, le=1000, description="Concurrent HTTP/2 streams on a connection.")
+    handshake_s: Seconds = Field(10, description="Time for the TLS handshake.")
+    header_s: Seconds = Field(15, description="Time for a request's head to arrive.")
+    idle_s: Seconds = Field(120, description="A connection without a request is closed after this.")
+    stall_s: Seconds = Field(60, description="A peer that reads or sends nothing in the middle of a body is cut.")
+
+
+class Admin(Model):
+    """The operator's own listener: metrics, health, readiness."""
+
+    address: str = Field("127.0.0.1", description="Loopback by default.")
+    port: Port = Field(9443, description="0 picks a free port.")
+
+
+class Config(Model):
+    """The whole file."""
+
+    version: Literal[1] = Field(1, description="The format of this file.")
+    listen: Listen = Field(Listen(), description="Where people and machines connect.")
+    host: Host = Field("gateway.localhost", description="The gateway's own host name (enrolment, JWKS, CRL).")
+    tls: tuple[ServerCertificate, ...] = Field(min_length=1, description="Server certificates.")
+    devices: Devices = Field(Devices(), description="The device PKI.")
+    issuers: tuple[Issuer, ...] = Field((), description="OpenID providers.")
+    policy: Policy = Field(Policy(), description="Where decisions come from.")
+    services: dict[Name, Service] = Field(min_length=1, description="What is protected.")
+    state: Path = Field(Path("state"), description="The folder of the gateway's own state (mode 0700).")
+    record: Record = Field(Record(), description="The record of decisions.")
+    limits: Limits = Field(Limits(), description="Protection of the gateway itself.")
+    admin: Admin = Field(Admin(), description="The operator's listener.")
+    trusted_proxies: tuple[IpNetwork, ...] = Field((), description="Proxies whose X-Forwarded-For is believed.")

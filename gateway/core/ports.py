@@ -1,0 +1,225 @@
+"""The seams of the house: what one part may ask of another, with what None and raising mean.
+
+Raising anything from a port is always safe: the pipeline answers with a denial. `StoreDown` is the one exception a
+caller branches on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from gateway.core.decision import RiskReport
+from gateway.core.reasons import Refusal
+from gateway.core.request import Peer, RequestFacts
+from gateway.core.routes import Route
+from gateway.core.subject import Device, Identity, Session
+
+
+class StoreDown(Exception):  # noqa: N818
+    """The state store cannot be read or written. Answered with `store_down`, never with access."""
+
+
+class EngineFailure(Exception):  # noqa: N818
+    """A policy engine could not answer; `reason` says which way (`policy_timeout`, `policy_error`, ...)."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class PolicyEngine(Protocol):
+    """Evaluates `data.gateway.authz.decision`."""
+
+    @property
+    def version(self) -> str:
+        """A short digest of the loaded bundle (policies and data)."""
+
+    async def evaluate(self, document: Mapping[str, Any]) -> object:
+        """The raw answer for one input document, None when undefined. Raises `EngineFailure`."""
+
+    async def close(self) -> None:
+        """Free what the engine holds."""
+
+
+class IdentityReader(Protocol):
+    """One way to recognise a person. Readers are asked in order; the first that claims the request decides."""
+
+    async def read(self, facts: RequestFacts, route: Route) -> Identity | None | Refusal:
+        """An identity; None when the request carries no credential of this kind; a Refusal stops."""
+
+
+class DeviceVerifier(Protocol):
+    """Judges a peer's certificate, which the handshake verified, against the device records and the CRL."""
+
+    async def verify(self, peer: Peer) -> Device | None | Refusal:
+        """The device; None without a certificate; a Refusal for one that is not in good standing."""
+
+
+class SessionBinder(Protocol):
+    """Ties an identity to the device and key it is used with."""
+
+    async def bind(
+        self, identity: Identity, device: Device | None, facts: RequestFacts, route: Route
+    ) -> Session | Refusal:
+        """The session, or `session_revoked` or `binding_mismatch`."""
+
+
+class RiskAssessor(Protocol):
+    """Scores the risk of the moment."""
+
+    async def assess(
+        self, session: Session | None, identity: Identity | None, device: Device | None, facts: RequestFacts
+    ) -> RiskReport:
+        """The report. Raising means `risk_unavailable`."""
+
+
+class Recorder(Protocol):
+    """Writes one line for each decision on a staff route."""
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Write the event durably enough to survive a kill. Raises OSError when it cannot."""
+
+
+class Obliger(Protocol):
+    """An obligation plugin: enforces one kind of obligation. It can only tighten.
+
+    `phases` are those it acts in: "request" (head), "response" (head), "body" (a whole response body, buffered).
+    """
+
+    kind: str
+    phases: frozenset[str]
+
+    def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The validated parameters. Raises ValueError when the policy's answer does not fit."""
+
+    def request(self, headers: list[tuple[str, str]], params: Mapping[str, Any], facts: RequestFacts) -> Refusal | None:
+        """Change the headers that go upstream in place, or refuse."""
+
+    def response(self, headers: list[tuple[str, str]], params: Mapping[str, Any]) -> None:
+        """Change the response's headers in place."""
+
+    def body(self, content_type: str, body: bytes, params: Mapping[str, Any]) -> bytes:
+        """The body to send instead. Raising drops the upstream's body."""
+
+
+# ---- state: every method is durable when it returns, and raises StoreDown when the store cannot be used ----
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """A device as enrolled. `status` is "pending" (token given, not enrolled yet), "active" or "revoked"."""
+
+    id: str
+    name: str
+    owner: str
+    department: str
+    status: str
+    created_at: float
+    enrolled_at: float | None = None
+    revoked_at: float | None = None
+    revoked_why: str = ""
+    posture: Mapping[str, Any] = field(default_factory=dict)
+
+    def revoke(self, now: float, why: str) -> DeviceRecord:
+        """This record, revoked."""
+        return replace(self, status="revoked", revoked_at=now, revoked_why=why)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """A certificate our PKI signed. `serial` is lower-case hex; times are seconds since the epoch."""
+
+    serial: str
+    device_id: str
+    not_before: float
+    not_after: float
+
+
+class DeviceStore(Protocol):
+    """Device records, one-time enrolment tokens, issued certificates."""
+
+    async def device(self, device_id: str) -> DeviceRecord | None:
+        """The record, None for an unknown id."""
+
+    async def devices(self) -> Sequence[DeviceRecord]:
+        """Every record, newest first."""
+
+    async def put_device(self, record: DeviceRecord) -> None:
+        """Insert or replace a record."""
+
+    async def add_enrolment(self, token_sha256: str, device_id: str, expires_at: float) -> None:
+        """Remember a one-time token by the hex SHA-256 of its text."""
+
+    async def take_enrolment(self, token_sha256: str, now: float) -> str | None:
+        """Consume a token atomically: its device id, or None when it is unknown, used or expired."""
+
+    async def add_certificate(self, certificate: IssuedCertificate) -> None:
+        """Remember an issued certificate."""
+
+    async def revoked_certificates(self, now: float) -> Sequence[tuple[IssuedCertificate, float]]:
+        """Unexpired certificates of revoked devices, each with the time of the revocation."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as the store keeps it. `identity` is the subject's display form for lists."""
+
+    id: str
+    issuer: str
+    subject: str
+    identity: str
+    device_id: str
+    created_at: float
+    last_seen_at: float
+    expires_at: float
+    revoked_at: float | None = None
+    revoked_why: str = ""
+
+
+class SessionStore(Protocol):
+    """Sessions and their revocation."""
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """The record, None for an unknown id."""
+
+    async def sessions(self, subject: str | None = None) -> Sequence[SessionRecord]:
+        """Unexpired sessions, newest first, of one subject or of all."""
+
+    async def put_session(self, record: SessionRecord) -> None:
+        """Insert, or refresh `last_seen_at` and `expires_at`; never clears a revocation."""
+
+    async def revoke_session(self, session_id: str, now: float, why: str) -> bool:
+        """Revoke; False for an unknown id."""
+
+
+class ReplayStore(Protocol):
+    """Things that may be used once."""
+
+    async def first_use(self, key: str, now: float, expires_at: float) -> bool:
+        """Whether `key` is used for the first time before `expires_at`, atomically."""
+
+
+class SecretStore(Protocol):
+    """Small secrets that every worker shares (signing keys), sealed at rest."""
+
+    async def secrets(self, purpose: str) -> Sequence[tuple[str, float, bytes]]:
+        """(name, created_at, value) of every secret of a purpose, newest first."""
+
+    async def put_secret(self, purpose: str, name: str, created_at: float, value: bytes) -> bool:
+        """Add a secret; False when one of that purpose and name is there already."""
+
+    async def drop_secret(self, purpose: str, name: str) -> None:
+        """Forget a secret."""
+
+
+class Store(DeviceStore, SessionStore, ReplayStore, SecretStore, Protocol):
+    """All of the gateway's state in one place."""
+
+    async def ping(self) -> None:
+        """Raise StoreDown unless the store can be read and written."""
+
+    async def close(self) -> None:
+        """Close the store."""

@@ -1,0 +1,360 @@
+"""The one canonicaliser: raw request -> `RequestFacts` or `Refusal`.
+
+Law: what is judged is what is forwarded. The edge sends upstream exactly `target` and `headers` of the facts that were
+judged (plus what the gateway itself sets), never the bytes the client sent. Whatever two parsers could read in two
+ways is refused here, before a route is looked up (RFC 9110 section 5, RFC 9112 sections 5 and 6, RFC 3986 section 6.2).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from gateway.core.reasons import Refusal
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+_METHOD = re.compile(rb"[A-Z]{1,20}\Z")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-zA-Z]{1,256}\Z")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_HOST = re.compile(rb"(?:\[([0-9a-fA-F:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,252}))):?([0-9]{1,5})?\Z")
+_PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*\Z")
+_QUERY = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@%/?\[\]|^`{}\"<>\\]*\Z")
+_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*)*/?\Z")
+_FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF]|25(?:2[eEfF]|5[cC]|25|[01][0-9A-Fa-f]|7[fF]))")
+_UNRESERVED_ESCAPE = re.compile(rb"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
+_ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
+_LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
+
+_HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+                         "proxy-authenticate", "proxy-authorization", "http2-settings"})
+_NEVER_CONNECTION_LISTED = frozenset({"authorization", "cookie", "host", "content-length", "content-type", "origin",
+                                      "dpop", "expect", "sec-fetch-site"})
+_OURS = frozenset({"forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-original-uri", "x-client-cert",
+                   "x-ssl-client-cert", "proxy", "true-client-ip"})
+_OUR_PREFIXES = ("x-gateway-", "x-forwarded-", "x-original-")
+_SECRET = frozenset({"authorization", "cookie", "dpop", "proxy-authorization", "x-api-key", "x-csrf-token"})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a TLS connection. `chain`: DER, leaf first, verified in the handshake; empty without one.
+
+    `cert_sha256` is the leaf's base64url SHA-256; `ja4` the JA4 fingerprint of the ClientHello, "" when unknown.
+    """
+
+    ip: str
+    port: int
+    chain: tuple[bytes, ...] = ()
+    cert_sha256: str = ""
+    sni: str | None = None
+    alpn: str = ""
+    ja4: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Sizes a request's head may have."""
+
+    header_count: int = 100
+    header_bytes: int = 32_768
+    target_bytes: int = 8_192
+    query_fields: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """A request's head as the edge read it. `authority` is `:authority` (HTTP/2) or b"" (HTTP/1.1)."""
+
+    method: bytes
+    authority: bytes
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    version: str  # "1.1" | "2"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """A canonical request. `headers` have lower-case names and are end-to-end only; `segments` are decoded.
+
+    `protocol` is "http/1.1", "h2", "websocket" or "grpc"; `content_length` is None for a body of unknown length.
+    """
+
+    method: str
+    host: str
+    path: str
+    segments: tuple[str, ...]
+    query: str
+    query_fields: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...]
+    protocol: str
+    content_length: int | None
+    peer: Peer
+    client_ip: str
+
+    @property
+    def target(self) -> str:
+        """The request target in origin form, as it is forwarded."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    def header(self, name: str) -> str | None:
+        """The value of the header `name` (lower case), None without one; of several the first."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def header_values(self, name: str) -> list[str]:
+        """Every value of the header `name` (lower case)."""
+        return [value for key, value in self.headers if key == name]
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether a person's browser asks for a page: only then is a redirect or an HTML answer right."""
+        mode = self.header("sec-fetch-mode")
+        if mode is not None:
+            return mode == "navigate"
+        return self.method in {"GET", "HEAD"} and "text/html" in (self.header("accept") or "")
+
+    def document(self) -> dict[str, Any]:
+        """The request as policy sees it: no credential, no body."""
+        headers: dict[str, str] = {}
+        for name, value in self.headers:
+            if name not in _SECRET:
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        query: dict[str, list[str]] = {}
+        for name, value in self.query_fields:
+            query.setdefault(name, []).append(value)
+        return {
+            "method": self.method,
+            "host": self.host,
+            "path": list(self.segments),
+            "query": query,
+            "headers": headers,
+            "protocol": self.protocol,
+        }
+
+
+def _bad(detail: str) -> Refusal:
+    return Refusal("malformed_request", detail)
+
+
+@lru_cache(maxsize=4096)
+def _name(raw: bytes) -> str | None:
+    return raw.decode("ascii").lower() if _TOKEN.match(raw) else None
+
+
+@lru_cache(maxsize=4096)
+def is_ours(name: str) -> bool:
+    """Whether `name`, in any spelling, is a header that only the gateway may set."""
+    name = name.lower().replace("_", "-")
+    return name in _OURS or name.startswith(_OUR_PREFIXES)
+
+
+@lru_cache(maxsize=4096)
+def _host(raw: bytes) -> str | None:
+    match = _HOST.match(raw.lower())
+    if match is None or (match[3] and int(match[3]) > 65_535) or raw.endswith(b":"):
+        return None
+    if match[1] is not None:
+        try:
+            return f"[{ipaddress.IPv6Address(match[1].decode())}]"
+        except ValueError:
+            return None
+    host = match[2].decode().removesuffix(".")
+    if ".." in host or host.endswith((".", "-")):
+        return None
+    return host
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _segments(path: bytes) -> tuple[str, tuple[str, ...]] | None:
+    """The canonical path and its decoded segments, None for a path that has more than one reading."""
+    if _PLAIN_PATH.match(path):
+        text = path.decode("ascii")
+        return text, tuple(text.strip("/").split("/")) if len(text) > 1 else ()
+    if not _PATH.match(path) or _PERCENT.search(path) or _FORBIDDEN_ESCAPE.search(path) or b"//" in path:
+        return None
+    canonical = _UNRESERVED_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), path)
+    canonical = _ESCAPE.sub(lambda found: found[0].upper(), canonical)
+    decoded = []
+    for raw in canonical.strip(b"/").split(b"/") if canonical != b"/" else ():
+        try:
+            segment = unquote_to_bytes(raw).decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        plain = segment if segment.isascii() else unicodedata.normalize("NFKC", segment)
+        stem = plain.split(";", 1)[0].strip()
+        if stem in {".", ".."} or (not segment.isascii() and ("/" in plain or "\\" in plain)):
+            return None
+        decoded.append(segment)
+    return canonical.decode("ascii"), tuple(decoded)
+
+
+def _fields(query: bytes, limits: RequestLimits) -> tuple[tuple[str, str], ...] | None:
+    if not query:
+        return ()
+    if not _QUERY.match(query) or _PERCENT.search(query):
+        return None
+    try:
+        return tuple(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict",
+                               max_num_fields=limits.query_fields))
+    except ValueError:
+        return None
+
+
+def _client_ip(peer: Peer, forwarded_for: list[str], trusted: Sequence[IpNetwork]) -> str | None:
+    """The nearest address that is no trusted proxy; None when a trusted proxy sent something that is no address."""
+    try:
+        address = ipaddress.ip_address(peer.ip.split("%", 1)[0])
+    except ValueError:
+        return None
+    hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
+    while True:
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if not hops or not any(address in network for network in trusted):
+            return str(address)
+        try:
+            address = ipaddress.ip_address(hops.pop())
+        except ValueError:
+            return None
+
+
+def admit(
+    raw: RawRequest,
+    peer: Peer,
+    limits: RequestLimits = RequestLimits(),  # noqa: B008  (frozen)
+    trusted_proxies: Sequence[IpNetwork] = (),
+) -> RequestFacts | Refusal:
+    """Canonicalise one request's head.
+
+    Answers a `Refusal` with `malformed_request`, `headers_too_large` or `misdirected_request`; never raises.
+    """
+    if not _METHOD.match(raw.method) or raw.method in {b"CONNECT", b"TRACE"}:
+        return _bad("method")
+    if len(raw.target) > limits.target_bytes:
+        return Refusal("headers_too_large", "request target")
+    path, mark, query = raw.target.partition(b"?")
+    if mark and not query:
+        mark = b""
+    canonical = _segments(path)
+    if canonical is None:
+        return _bad("path")
+    fields = _fields(query, limits)
+    if fields is None:
+        return _bad("query")
+
+    kept: list[tuple[str, str]] = []
+    hop: dict[str, list[str]] = {}
+    hosts: list[bytes] = []
+    forwarded_for: list[str] = []
+    lengths: list[str] = []
+    size = 0
+    for count, (raw_name, raw_value) in enumerate(raw.headers):
+        size += len(raw_name) + len(raw_value) + 4
+        if size > limits.header_bytes or count >= limits.header_count:
+            return Refusal("headers_too_large", "header section")
+        name = _name(raw_name)
+        if name is None or _BAD_VALUE.search(raw_value):
+            return _bad("header field")
+        if name == "host":
+            hosts.append(raw_value.strip())
+            continue
+        value = raw_value.strip(b" \t").decode("latin-1")
+        if name in _HOP_BY_HOP:
+            hop.setdefault(name, []).append(value)
+        elif name == "content-length":
+            lengths.append(value)
+        elif not is_ours(name):
+            kept.append((name, value))
+        elif name == "x-forwarded-for":
+            forwarded_for.append(value)
+
+    if len(hosts) > 1 or (raw.version == "1.1" and not hosts):
+        return _bad("host")
+    authority = raw.authority or (hosts[0] if hosts else b"")
+    if hosts and hosts[0].lower() != authority.lower():
+        return _bad("host and :authority differ")
+    host = _host(authority)
+    if host is None:
+        return _bad("host")
+    if (peer.sni or "").lower().removesuffix(".") != host and not (peer.sni is None and _is_ip(host)):
+        return Refusal("misdirected_request", "host is not the server name of this connection")
+
+    framed = _framing(raw.version, hop, lengths)
+    if isinstance(framed, Refusal):
+        return framed
+    options = {option.strip().lower() for value in hop.get("connection", ()) for option in value.split(",")}
+    if options & _NEVER_CONNECTION_LISTED or (raw.version == "2" and hop.keys() - {"te", "trailer"}):
+        return _bad("connection options")
+    kept = [(name, value) for name, value in kept if name not in options] if options else kept
+    if any(name == "expect" and value.lower() != "100-continue" for name, value in kept):
+        return _bad("expect")
+
+    websocket = _upgrade(raw, hop, options, kept)
+    if isinstance(websocket, Refusal):
+        return websocket
+    kind = next((value for name, value in kept if name == "content-type"), "")
+    if websocket:
+        protocol = "websocket"
+    elif kind.startswith("application/grpc"):
+        protocol = "grpc"
+    else:
+        protocol = "h2" if raw.version == "2" else "http/1.1"
+    client_ip = _client_ip(peer, forwarded_for, trusted_proxies)
+    if client_ip is None:
+        return _bad("x-forwarded-for")
+    return RequestFacts(
+        method=raw.method.decode("ascii"),
+        host=host,
+        path=canonical[0],
+        segments=canonical[1],
+        query=query.decode("ascii") if mark else "",
+        query_fields=fields,
+        headers=tuple(kept),
+        protocol=protocol,
+        content_length=framed,
+        peer=peer,
+        client_ip=client_ip,
+    )
+
+
+def _framing(version: str, hop: dict[str, list[str]], lengths: list[str]) -> int | None | Refusal:
+    """The body's length, None when chunked or ended by the stream; a Refusal when two readings are possible."""
+    encodings = hop.get("transfer-encoding", [])
+    if len(lengths) > 1 or (lengths and not _LENGTH.match(lengths[0])):
+        return _bad("content-length")
+    if encodings and (lengths or version == "2" or len(encodings) > 1 or encodings[0].lower() != "chunked"):
+        return _bad("transfer-encoding")
+    if lengths:
+        return int(lengths[0])
+    return None if encodings or version == "2" else 0
+
+
+def _upgrade(
+    raw: RawRequest, hop: dict[str, list[str]], options: set[str], kept: list[tuple[str, str]]
+) -> bool | Refusal:
+    """Whether this is a WebSocket opening handshake (RFC 6455 section 4.1); any other upgrade is ignored."""
+    wanted = hop.get("upgrade")
+    if wanted is None or "upgrade" not in options or len(wanted) > 1 or wanted[0].lower() != "websocket":
+        return False
+    names = [name for name, _ in kept]
+    if raw.method != b"GET" or names.count("sec-websocket-key") != 1 or names.count("sec-websocket-version") != 1:
+        return _bad("websocket handshake")
+    return True

@@ -1,0 +1,93 @@
+"""Which service a canonical request is for: exact host first, then wildcard host; the longest path prefix wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.core.reasons import Refusal
+from gateway.core.request import RequestFacts
+
+Plane = Literal["staff", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One published part of a service. `prefix` are decoded path segments; `methods` None means every method.
+
+    `plane` "user" is zero-log: nothing about its requests is written anywhere. `introspect_cache_s` None means that a
+    JWT is trusted until it expires; a number asks the issuer again at least that often.
+    """
+
+    service: str
+    host: str
+    prefix: tuple[str, ...] = ()
+    methods: frozenset[str] | None = None
+    upstream: str = ""
+    plane: Plane = "staff"
+    department: str = ""
+    sensitivity: str = "normal"
+    device_required: bool = True
+    introspect_cache_s: float | None = 10.0
+    issuers: tuple[str, ...] = ()
+    keep_bearer: bool = False
+    identity_headers: bool = False
+    preserve_host: bool = True
+    body_limit_bytes: int = 1 << 30
+
+    @property
+    def zero_log(self) -> bool:
+        """Whether requests here leave no trace."""
+        return self.plane == "user"
+
+    def document(self) -> dict[str, str]:
+        """The service as policy sees it."""
+        return {
+            "name": self.service,
+            "plane": self.plane,
+            "department": self.department,
+            "sensitivity": self.sensitivity,
+        }
+
+
+@dataclass(slots=True)
+class _Node:
+    routes: list[Route] = field(default_factory=list)
+    children: dict[str, _Node] = field(default_factory=dict)
+
+
+class RouteTable:
+    """An immutable look-up table; its cost does not grow with the number of routes."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._hosts: dict[str, _Node] = {}
+        for route in self.routes:
+            node = self._hosts.setdefault(route.host, _Node())
+            for segment in route.prefix:
+                node = node.children.setdefault(segment, _Node())
+            for other in node.routes:
+                if other.methods is None or route.methods is None or other.methods & route.methods:
+                    raise ValueError(f"two routes for {route.host}/{'/'.join(route.prefix)}")
+            node.routes.append(route)
+
+    def match(self, facts: RequestFacts) -> Route | Refusal:
+        """The route of a request, or Refusal `route_not_found` or `method_not_allowed`."""
+        node = self._hosts.get(facts.host)
+        if node is None:
+            parent = facts.host.partition(".")[2]
+            node = self._hosts.get(f"*.{parent}") if parent else None
+        if node is None:
+            return Refusal("route_not_found")
+        best = node
+        for segment in facts.segments:
+            node = node.children.get(segment)
+            if node is None:
+                break
+            if node.routes:
+                best = node
+        for route in best.routes:
+            if route.methods is None or facts.method in route.methods:
+                return route
+        return Refusal("method_not_allowed") if best.routes else Refusal("route_not_found")

@@ -1,0 +1,1 @@
+"""Extension points: one file, one class, one schema. Plugins import gateway.core only and can only tighten."""

@@ -1,0 +1,1 @@
+"""Ports met by SQLite, Redis and HTTP."""

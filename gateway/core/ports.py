@@ -17,11 +17,11 @@ from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session
 
 
-class StoreDown(Exception):  # noqa: N818
+class StoreDown(Exception):
     """The state store cannot be read or written. Answered with `store_down`, never with access."""
 
 
-class EngineFailure(Exception):  # noqa: N818
+class EngineFailure(Exception):
     """A policy engine could not answer; `reason` says which way (`policy_timeout`, `policy_error`, ...)."""
 
     def __init__(self, reason: str, detail: str = "") -> None:

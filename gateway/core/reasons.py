@@ -49,7 +49,12 @@ _ENROL = "Use the device your company enrolled for you, or enrol this one with `
 REASONS: dict[str, Reason] = _table(
     # admit, guard, route
     ("malformed_request", 400, "The request is ambiguous or malformed.", _CLIENT),
-    ("misdirected_request", 421, "The host asked for is not the host of this TLS connection.", "Open a new connection."),
+    (
+        "misdirected_request",
+        421,
+        "The host asked for is not the host of this TLS connection.",
+        "Open a new connection.",
+    ),
     ("headers_too_large", 431, "The request's header section is too large.", _CLIENT),
     ("body_too_large", 413, "The body is larger than this service accepts.", "Send less, or in parts."),
     ("request_timeout", 408, "The request did not arrive in time.", _RETRY),
@@ -72,7 +77,12 @@ REASONS: dict[str, Reason] = _table(
     ("token_malformed", 401, "The credential cannot be read.", _NEW_TOKEN),
     ("token_ambiguous", 400, "More than one credential was sent.", "Send exactly one."),
     ("token_expired", 401, "The access token has expired.", _NEW_TOKEN),
-    ("token_not_yet_valid", 401, "The access token is not valid yet.", "Check the clock of the issuer and of this host."),
+    (
+        "token_not_yet_valid",
+        401,
+        "The access token is not valid yet.",
+        "Check the clock of the issuer and of this host.",
+    ),
     ("token_signature_invalid", 401, "The access token's signature does not verify.", _NEW_TOKEN),
     ("token_algorithm_refused", 401, "The access token is signed in a way this issuer may not use.", _NEW_TOKEN),
     ("token_issuer_unknown", 401, "The access token comes from an issuer this gateway does not trust.", _NEW_TOKEN),

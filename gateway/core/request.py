@@ -34,12 +34,37 @@ _UNRESERVED_ESCAPE = re.compile(rb"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|
 _ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
 _LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
-_HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-                         "proxy-authenticate", "proxy-authorization", "http2-settings"})
-_NEVER_CONNECTION_LISTED = frozenset({"authorization", "cookie", "host", "content-length", "content-type", "origin",
-                                      "dpop", "expect", "sec-fetch-site"})
-_OURS = frozenset({"forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-original-uri", "x-client-cert",
-                   "x-ssl-client-cert", "proxy", "true-client-ip"})
+_MAX_PORT = 65_535
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "http2-settings",
+    }
+)
+_NEVER_CONNECTION_LISTED = frozenset(
+    {"authorization", "cookie", "host", "content-length", "content-type", "origin", "dpop", "expect", "sec-fetch-site"}
+)
+_OURS = frozenset(
+    {
+        "forwarded",
+        "x-real-ip",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-original-uri",
+        "x-client-cert",
+        "x-ssl-client-cert",
+        "proxy",
+        "true-client-ip",
+    }
+)
 _OUR_PREFIXES = ("x-gateway-", "x-forwarded-", "x-original-")
 _SECRET = frozenset({"authorization", "cookie", "dpop", "proxy-authorization", "x-api-key", "x-csrf-token"})
 
@@ -162,7 +187,7 @@ def is_ours(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def _host(raw: bytes) -> str | None:
     match = _HOST.match(raw.lower())
-    if match is None or (match[3] and int(match[3]) > 65_535) or raw.endswith(b":"):
+    if match is None or (match[3] and int(match[3]) > _MAX_PORT) or raw.endswith(b":"):
         return None
     if match[1] is not None:
         try:
@@ -212,8 +237,11 @@ def _fields(query: bytes, limits: RequestLimits) -> tuple[tuple[str, str], ...] 
     if not _QUERY.match(query) or _PERCENT.search(query):
         return None
     try:
-        return tuple(parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict",
-                               max_num_fields=limits.query_fields))
+        return tuple(
+            parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=limits.query_fields
+            )
+        )
     except ValueError:
         return None
 
@@ -239,7 +267,7 @@ def _client_ip(peer: Peer, forwarded_for: list[str], trusted: Sequence[IpNetwork
 def admit(
     raw: RawRequest,
     peer: Peer,
-    limits: RequestLimits = RequestLimits(),  # noqa: B008  (frozen)
+    limits: RequestLimits = RequestLimits(),
     trusted_proxies: Sequence[IpNetwork] = (),
 ) -> RequestFacts | Refusal:
     """Canonicalise one request's head.

@@ -1,0 +1,1 @@
+"""The record, metrics and the integrity of the node."""

@@ -1,0 +1,1 @@
+"""Rego: engines, bundles, the strict parser of their answers."""

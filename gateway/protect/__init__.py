@@ -1,0 +1,1 @@
+"""Keys and data at rest and on their way out."""

@@ -1,0 +1,1 @@
+"""Obligations enforce what policy demands beside its effect."""

@@ -1,0 +1,1 @@
+"""Signals raise the risk."""

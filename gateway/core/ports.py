@@ -6,7 +6,7 @@ caller branches on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -49,6 +49,41 @@ class IdentityReader(Protocol):
 
     async def read(self, facts: RequestFacts, route: Route) -> Identity | None | Refusal:
         """An identity; None when the request carries no credential of this kind; a Refusal stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A device certificate that was just signed; `chain_pem` are the certificates above it."""
+
+    device_id: str
+    certificate_pem: str
+    chain_pem: str
+
+
+class Enrolment(Protocol):
+    """Signs device certificates; the key never leaves the device."""
+
+    async def enrol(self, token: str, csr_pem: str) -> Enrolled | Refusal:
+        """The first certificate, for a one-time token. A Refusal for a token or CSR that will not do."""
+
+    async def renew(self, device: Device, csr_pem: str) -> Enrolled | Refusal:
+        """The next certificate of a device that has just proved its present one, for a new key."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEndpoints:
+    """What the gateway's own paths hand out.
+
+    `jwks`: the JSON Web Key Set of the assertion keys; `crl`: the CRL file (PEM or DER) and `ca`: the device CA (PEM),
+    None where there is none; `protected_resource(host, path)`: the metadata of RFC 9728, None for no such resource.
+    `enrolment` None: nobody can enrol here.
+    """
+
+    jwks: Callable[[], Mapping[str, Any]]
+    crl: Callable[[], bytes | None]
+    ca: Callable[[], bytes | None]
+    protected_resource: Callable[[str, str], Mapping[str, Any] | None]
+    enrolment: Enrolment | None = None
 
 
 class DeviceVerifier(Protocol):

@@ -59,6 +59,7 @@ REASONS: dict[str, Reason] = _table(
     ("body_too_large", 413, "The body is larger than this service accepts.", "Send less, or in parts."),
     ("request_timeout", 408, "The request did not arrive in time.", _RETRY),
     ("too_many_connections", 429, "This client has too many connections open.", "Close some, then try again."),
+    ("too_many_attempts", 429, "Too many attempts came from this address.", _RETRY),
     ("node_quarantined", 503, "This gateway node has been taken out of service.", _RETRY),
     ("route_not_found", 404, "No service is published at this address.", "Check the address."),
     ("method_not_allowed", 405, "The service does not take this method here.", "Check the method."),

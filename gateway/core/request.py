@@ -35,7 +35,7 @@ _ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
 _LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
 _MAX_PORT = 65_535
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     {
         "connection",
         "keep-alive",
@@ -305,7 +305,7 @@ def admit(
             hosts.append(raw_value.strip())
             continue
         value = raw_value.strip(b" \t").decode("latin-1")
-        if name in _HOP_BY_HOP:
+        if name in HOP_BY_HOP:
             hop.setdefault(name, []).append(value)
         elif name == "content-length":
             lengths.append(value)

@@ -1,0 +1,570 @@
+"""The embedded edge: a client connection drives mitmproxy's protocol layers and asks the pipeline at every head.
+
+There is no addon and no add-on manager, so nothing can raise and be passed over: an exception in here ends the
+connection. Reading is paused wherever the other side does not keep up, so memory stays flat whatever the body's size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import collections
+import hashlib
+import logging
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from mitmproxy import http
+from mitmproxy.connection import Client, Connection, ConnectionState, Server
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import tls
+from mitmproxy.proxy.layers import websocket as ws
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
+
+from gateway.core.reasons import Refusal
+from gateway.core.request import Peer, RawRequest
+from gateway.edge.endpoints import answer_local
+from gateway.edge.http import Abort, ClientHttp1, ClientHttp2, HttpEdge, Interrupt, Linger, Release, UpstreamHttp2
+from gateway.edge.stream import Exchange, Stream
+from gateway.edge.tls import TlsEdge, ja4
+from gateway.edge.upstreams import Upstream
+from gateway.edge.worker_state import Edge
+from gateway.pipeline import Forward, Local
+from gateway.replies import Reply
+
+_HIGH_BYTES, _LOW_BYTES = 1 << 18, 1 << 16
+_LINGER_S = 2.0
+_SWITCHING = 101
+_OPTIONS = SimpleNamespace(
+    validate_inbound_headers=True,
+    normalize_outbound_headers=True,
+    store_streamed_bodies=False,
+    stream_large_bodies=None,
+    body_size_limit=None,
+    keep_host_header=True,
+    websocket=True,
+    rawtcp=False,
+    http2_ping_keepalive=0,
+    proxy_debug=False,
+)
+logger = logging.getLogger("gateway.edge")
+
+
+class UpstreamLeg(asyncio.Protocol):
+    """One TCP (or TLS) connection to an upstream; it belongs to one client connection, or to the pool."""
+
+    def __init__(self, upstream: Upstream, address: tuple[str, int]) -> None:
+        self.upstream = upstream
+        self.address = address
+        self.owner: ClientConnection | None = None
+        self.server: Server | None = None
+        self.transport: asyncio.Transport
+        self.writing_paused = False
+        self._closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_HIGH_BYTES)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is open and nothing unasked has arrived."""
+        return not self._closed and not self.transport.is_closing()
+
+    @property
+    def alpn(self) -> bytes:
+        """The protocol the upstream agreed to."""
+        secured = self.transport.get_extra_info("ssl_object")
+        return ((secured.selected_alpn_protocol() if secured else None) or "").encode()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the upstream; on a pooled connection nobody asked for them, so it is cut."""
+        if self.owner is None or self.server is None:
+            self.abort()
+        else:
+            self.owner.pump(events.DataReceived(self.server, data))
+
+    def eof_received(self) -> None:
+        """The upstream has said everything it will."""
+        self._gone()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._gone()
+
+    def _gone(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self.owner is not None and self.server is not None:
+            self.owner.upstream_gone(self.server)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._closed = True
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """The upstream does not keep up: stop reading from the client."""
+        self.writing_paused = True
+        if self.owner is not None:
+            self.owner.balance()
+
+    def resume_writing(self) -> None:
+        """The upstream keeps up again."""
+        self.writing_paused = False
+        if self.owner is not None:
+            self.owner.balance()
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection with everything that happens on it."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.legs: dict[Connection, UpstreamLeg] = {}
+        self.exchanges: dict[int, Exchange] = {}
+        self.opened_at = self.active_at = time.monotonic()
+        self.established = False
+        self.closing_since: float | None = None
+        self.paused_since: float | None = None
+        self.head_since: float | None = None
+        self.ip = ""
+        self._ja4 = ""
+        self._queue: collections.deque[events.Event] = collections.deque()
+        self._pumping = False
+        self._reading_paused = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- the client's transport ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected; over the limits it is cut before it costs anything."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_HIGH_BYTES)
+        peername = transport.get_extra_info("peername") or ("", 0)
+        self.ip = peername[0]
+        self.client = Client(
+            peername=peername,
+            sockname=transport.get_extra_info("sockname"),
+            timestamp_start=time.time(),
+            state=ConnectionState.OPEN,
+        )
+        self.client.gateway = self  # type: ignore[attr-defined]
+        context = Context(self.client, _OPTIONS)  # type: ignore[arg-type]
+        self.tls = TlsEdge(context)
+        limits = self.edge.limits
+        self.http = HttpEdge(context, Stream, limits.streams, limits.header_kib << 10)
+        self.tls.child_layer = self.http
+        if not self.edge.arrived(self):
+            self.transport.abort()
+            return
+        self.pump(events.Start())
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self.active_at = time.monotonic()
+        if self.closing_since is None:
+            self.pump(events.DataReceived(self.client, data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: end what it asked for, hand clean upstream connections back."""
+        self.client.state = ConnectionState.CLOSED
+        self.pump(events.ConnectionClosed(self.client))
+        for server, leg in list(self.legs.items()):
+            if leg.usable and self.http.idle(server):
+                self._release(server)
+            else:
+                leg.abort()
+        self.legs.clear()
+        for exchange in list(self.exchanges.values()):
+            self.closed(exchange)
+        for task in self._tasks:
+            task.cancel()
+        self.edge.left(self)
+
+    def pause_writing(self) -> None:
+        """The client does not keep up: stop reading from upstreams."""
+        self.paused_since = time.monotonic()
+        self.balance()
+
+    def resume_writing(self) -> None:
+        """The client keeps up again."""
+        self.paused_since = None
+        self.balance()
+
+    @property
+    def draining(self) -> bool:
+        """Whether this worker takes no further requests on its connections."""
+        return self.edge.draining
+
+    # ---- events in, commands out ----
+
+    def pump(self, event: events.Event) -> None:
+        """Feed one event to the layers and do what they answer; whatever raises ends the connection."""
+        self._queue.append(event)
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._queue:
+                for command in self.tls.handle_event(self._queue.popleft()):
+                    self._run(command)
+        except Exception as error:  # noqa: BLE001  (a bug in a protocol layer must not leave a half-judged connection)
+            self._queue.clear()
+            self.edge.crashed(error)
+            self._abort_all()
+        finally:
+            self._pumping = False
+        self.balance()
+
+    def _run(self, command: commands.Command) -> None:
+        if isinstance(command, commands.SendData):
+            self._send(command.connection, command.data)
+        elif isinstance(command, commands.StartHook):
+            self._hook(command)
+        elif isinstance(command, commands.Log):
+            pass
+        elif isinstance(command, commands.OpenConnection):
+            self._open(command)
+        elif isinstance(command, Release):
+            self._release(command.connection)
+        elif isinstance(command, Linger):
+            self._linger()
+        elif isinstance(command, Abort):
+            self._abort_all()
+        elif isinstance(command, commands.CloseConnection):
+            half = isinstance(command, commands.CloseTcpConnection) and command.half_close
+            self._close(command.connection, half=half)
+        else:
+            raise TypeError(f"unexpected command {type(command).__name__}")
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        if connection is self.client:
+            if not self.transport.is_closing():
+                self.transport.write(data)
+        elif (leg := self.legs.get(connection)) is not None and leg.usable:
+            leg.transport.write(data)
+
+    def _close(self, connection: Connection, *, half: bool) -> None:
+        transport = self.transport if connection is self.client else None
+        if transport is None:
+            leg = self.legs.get(connection)
+            if leg is None:
+                return
+            transport = leg.transport
+        if half:
+            connection.state &= ~ConnectionState.CAN_WRITE
+            if transport.can_write_eof():
+                transport.write_eof()
+            return
+        connection.state = ConnectionState.CLOSED
+        transport.close()
+        if connection is self.client:
+            self.closing_since = time.monotonic()
+
+    def _linger(self) -> None:
+        self.closing_since = time.monotonic()
+        self.client.state = ConnectionState.CAN_READ
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
+
+    def _abort_all(self) -> None:
+        for leg in self.legs.values():
+            leg.abort()
+        self.transport.abort()
+
+    # ---- upstream connections ----
+
+    def _open(self, command: commands.OpenConnection) -> None:
+        server = cast("Server", command.connection)
+        upstream: Upstream = server.upstream  # type: ignore[attr-defined]
+        address = cast("tuple[str, int]", server.address)
+        leg = None if upstream.http2 else upstream.take(address)
+        if leg is not None:
+            self._connected(command, leg)
+        else:
+            self._spawn(self._dial(command, upstream, address))
+
+    async def _dial(self, command: commands.OpenConnection, upstream: Upstream, address: tuple[str, int]) -> None:
+        error: str | None = None
+        try:
+            async with asyncio.timeout(upstream.settings.connect_timeout_s):
+                _, leg = await asyncio.get_running_loop().create_connection(
+                    lambda: UpstreamLeg(upstream, address), *address, ssl=upstream.context, server_hostname=upstream.sni
+                )
+            if upstream.http2 and upstream.tls and leg.alpn != b"h2":
+                leg.abort()
+                error = "the upstream does not speak HTTP/2"
+        except (OSError, TimeoutError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        if error is not None:
+            self.edge.upstream_failed(upstream, address, error)
+            command.connection.error = error
+            self.http.forget(command.connection)
+            self.pump(events.OpenConnectionCompleted(command, error))
+        elif self.transport.is_closing():
+            leg.abort()
+        else:
+            self._connected(command, leg)
+
+    def _connected(self, command: commands.OpenConnection, leg: UpstreamLeg) -> None:
+        server = cast("Server", command.connection)
+        leg.owner, leg.server = self, server
+        server.state = ConnectionState.OPEN
+        server.timestamp_start = time.time()
+        server.alpn = b"h2" if leg.upstream.http2 else b"http/1.1"
+        self.legs[server] = leg
+        self.pump(events.OpenConnectionCompleted(command, None))
+
+    def _release(self, connection: Connection) -> None:
+        leg = self.legs.pop(connection, None)
+        self.http.forget(connection)
+        if leg is None:
+            return
+        leg.owner = leg.server = None
+        if leg.usable:
+            leg.transport.resume_reading()
+            leg.upstream.give(leg)
+
+    def upstream_gone(self, server: Server) -> None:
+        """An upstream connection has ended."""
+        if server not in self.legs:
+            return
+        server.state = ConnectionState.CLOSED
+        self.pump(events.ConnectionClosed(server))
+        leg = self.legs.pop(server, None)
+        self.http.forget(server)
+        if leg is not None:
+            leg.transport.close()
+
+    def balance(self) -> None:
+        """Pause reading wherever the receiving side has more than enough waiting."""
+        if self.transport.is_closing():
+            return
+        congested: set[Connection] = set()
+        http2 = self.http.connections.get(self.client)
+        if isinstance(http2, ClientHttp2) and http2.h2_conn.stream_buffers:
+            for stream_id, waiting in http2.backlog().items():
+                stream = self.http.streams.get(stream_id)
+                if stream is not None and waiting > _HIGH_BYTES:
+                    congested.add(stream.context.server)
+        uploads_wait = False
+        for server, leg in self.legs.items():
+            if leg.usable:
+                if self.paused_since is not None or server in congested:
+                    leg.transport.pause_reading()
+                else:
+                    leg.transport.resume_reading()
+            child = getattr(self.http.connections.get(server), "child_layer", None)
+            uploads_wait |= leg.writing_paused or (
+                isinstance(child, UpstreamHttp2) and bool(child.h2_conn.stream_buffers) and child.backlog() > _HIGH_BYTES
+            )
+        if uploads_wait != self._reading_paused:
+            self._reading_paused = uploads_wait
+            (self.transport.pause_reading if uploads_wait else self.transport.resume_reading)()
+
+    # ---- hooks ----
+
+    def _hook(self, hook: commands.StartHook) -> None:
+        if isinstance(hook, HttpRequestHeadersHook):
+            self._spawn(self._judge(hook, hook.flow.exchange))  # type: ignore[attr-defined]
+            return
+        if isinstance(hook, HttpRequestHook):
+            self._spawn(self._answer_local(hook, hook.flow.exchange))  # type: ignore[attr-defined]
+            return
+        if isinstance(hook, ws.WebsocketMessageHook) and hook.flow.websocket:
+            hook.flow.websocket.messages.clear()
+        elif isinstance(hook, tls.TlsClienthelloHook):
+            self._ja4 = ja4(hook.data.client_hello)
+        elif isinstance(hook, tls.TlsStartClientHook):
+            hook.data.ssl_conn = self.edge.gateway.contexts.connection(self.client.sni)
+        elif isinstance(hook, tls.TlsEstablishedClientHook):
+            self._established()
+        elif isinstance(hook, tls.TlsFailedClientHook):
+            self.edge.handshake(ok=False)
+        if hook.blocking:
+            self._queue.append(events.HookCompleted(hook))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._task_done)
+        else:
+            self._task_done(task)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.edge.crashed(error)
+            self._abort_all()
+
+    def _established(self) -> None:
+        self.established = True
+        self.edge.handshake(ok=True)
+        chain = tuple(
+            certificate.to_cryptography().public_bytes(Encoding.DER) for certificate in self.client.certificate_list
+        )
+        digest = hashlib.sha256(chain[0]).digest() if chain else b""
+        self.peer = Peer(
+            ip=self.ip,
+            port=self.client.peername[1],
+            chain=chain,
+            cert_sha256=base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"),
+            sni=self.client.sni,
+            alpn=(self.client.alpn or b"").decode("ascii"),
+            ja4=self._ja4,
+        )
+
+    async def _judge(self, hook: HttpRequestHeadersHook, exchange: Exchange) -> None:
+        request = exchange.request
+        exchange.gateway = gateway = self.edge.gateway
+        raw = RawRequest(
+            method=request.data.method,
+            authority=request.data.authority,
+            target=request.data.path,
+            headers=request.data.headers.fields,
+            version="2" if request.is_http2 else "1.1",
+        )
+        flaw: Refusal | None = getattr(request, "flaw", None)
+        exchange.verdict = await gateway.pipeline.judge(raw, self.peer, flaw)
+        self.pump(events.HookCompleted(hook))
+
+    async def _answer_local(self, hook: HttpRequestHook, exchange: Exchange) -> None:
+        if isinstance(exchange.verdict, Local):
+            exchange.verdict = await answer_local(exchange.gateway.endpoints, exchange.verdict, bytes(exchange.body))
+        self.pump(events.HookCompleted(hook))
+
+    # ---- what streams ask of their connection ----
+
+    def opened(self, exchange: Exchange) -> Exchange:
+        """A request head has arrived."""
+        self.exchanges[exchange.stream_id] = exchange
+        self.head_since = None
+        return exchange
+
+    def closed(self, exchange: Exchange) -> None:
+        """A request is over."""
+        if not exchange.over:
+            exchange.over = True
+            self.exchanges.pop(exchange.stream_id, None)
+            self.active_at = time.monotonic()
+            self.edge.finished(exchange)
+
+    def upstream(self, verdict: Forward) -> Upstream:
+        """The upstream of a verdict."""
+        return self.edge.gateway.upstreams[verdict.route.upstream]
+
+    def refuse(self, exchange: Exchange, code: str) -> Reply:
+        """A denial from the edge itself."""
+        verdict = exchange.verdict
+        facts = verdict.facts if isinstance(verdict, Forward | Local) else None
+        decision_id = verdict.decision_id if isinstance(verdict, Forward) else ""
+        return self.edge.gateway.pipeline.refuse(facts, code, decision_id)
+
+    def upstream_broke(self, exchange: Exchange) -> None:
+        """The upstream ended the connection instead of answering."""
+        if isinstance(exchange.verdict, Forward):
+            self.edge.upstream_broke(exchange.verdict.route)
+
+    def answered(self, exchange: Exchange, response: http.Response, bodyless: bool) -> http.Response | Reply:
+        """The answer's head as it goes out, or a denial in its place."""
+        verdict = cast("Forward", exchange.verdict)
+        headers = [
+            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields
+        ]
+        chunked = any(name == "transfer-encoding" for name, _ in headers)
+        buffered = verdict.plan.needs_body and not bodyless
+        if chunked or buffered:
+            headers = [item for item in headers if item[0] != "content-length"]
+        kept = exchange.gateway.pipeline.enforce_response(verdict, headers)
+        if isinstance(kept, Reply):
+            return kept
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept]
+        http2 = self.client.alpn == b"h2"
+        if not http2:
+            if response.status_code == _SWITCHING:
+                fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+            elif not bodyless and not buffered and not any(name == b"content-length" for name, _ in fields):
+                fields.append((b"transfer-encoding", b"chunked"))
+            if self.draining and response.status_code != _SWITCHING:
+                fields.append((b"connection", b"close"))
+        response.headers = http.Headers(fields)
+        response.http_version = "HTTP/2.0" if http2 else "HTTP/1.1"
+        return response
+
+    def enforced(self, exchange: Exchange, response: http.Response) -> bytes | Reply:
+        """The whole body of an answer as it goes out; its length and validators are set anew."""
+        verdict = cast("Forward", exchange.verdict)
+        kind = response.headers.get("content-type", "")
+        body = exchange.gateway.pipeline.enforce_body(verdict, kind, bytes(exchange.body))
+        exchange.body.clear()
+        if isinstance(body, bytes):
+            for name in ("etag", "digest", "content-digest", "content-md5", "accept-ranges", "last-modified"):
+                response.headers.pop(name, None)
+            response.headers["content-length"] = str(len(body))
+        return body
+
+    # ---- time ----
+
+    def check(self, now: float) -> None:
+        """Called twice a second: end what takes too long."""
+        limits = self.edge.limits
+        if self.closing_since is not None:
+            if now - self.closing_since > limits.stall_s:
+                self.transport.abort()
+        elif not self.established:
+            if now - self.opened_at > limits.handshake_s:
+                self.edge.handshake(ok=False)
+                self.transport.abort()
+        elif self.paused_since is not None and now - self.paused_since > limits.stall_s:
+            self._abort_all()
+        elif not self.exchanges:
+            self._check_idle(now)
+        else:
+            for exchange in list(self.exchanges.values()):
+                self._check_exchange(exchange, now)
+
+    def _check_idle(self, now: float) -> None:
+        limits = self.edge.limits
+        client = self.http.connections.get(self.client)
+        if isinstance(client, ClientHttp1) and client.mid_head:
+            self.head_since = self.head_since or now
+            if now - self.head_since > limits.header_s:
+                self.transport.abort()
+        elif now - self.active_at > limits.idle_s or self.draining:
+            self.goodbye()
+
+    def _check_exchange(self, exchange: Exchange, now: float) -> None:
+        verdict = exchange.verdict
+        if isinstance(verdict, Forward) and exchange.status != _SWITCHING:
+            upload = exchange.has_body and not self._reading_paused and verdict.facts.protocol != "grpc"
+            if upload and now - exchange.progress_at > self.edge.limits.stall_s:
+                self.pump(Interrupt(exchange.stream_id, "request_timeout"))
+            elif not exchange.has_body and exchange.waiting_since is not None:
+                wait_s = self.upstream(verdict).settings.response_timeout_s
+                if now - exchange.waiting_since > wait_s:
+                    self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
+        elif isinstance(verdict, Local) and now - exchange.started > self.edge.limits.header_s:
+            self._abort_all()
+
+    def goodbye(self) -> None:
+        """Close an idle connection the way its protocol wants it."""
+        client = self.http.connections.get(self.client)
+        if isinstance(client, ClientHttp2):
+            client.h2_conn.close_connection()
+            self._say(client.h2_conn.data_to_send())
+        self._say(None)
+
+    def _say(self, data: bytes | None) -> None:
+        command: commands.Command = (
+            commands.CloseConnection(self.client) if data is None else commands.SendData(self.client, data)
+        )
+        for outgoing in self.tls._handle_command(command):  # noqa: SLF001  (the layer above TLS speaks here)
+            self._run(outgoing)

@@ -1,0 +1,336 @@
+"""One request on its way through: judged at its head, streamed in both directions, cut when told to.
+
+Law: nothing goes upstream before the verdict is Forward, and nothing comes back that was not enforced.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy import http
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers import http as mitm
+from mitmproxy.proxy.layers.http import _events as http_events
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
+from mitmproxy.proxy.layers.websocket import WebsocketLayer
+from mitmproxy.websocket import WebSocketData
+from wsproto import ConnectionState as WebSocketState
+from wsproto.events import CloseConnection
+
+from gateway.edge.http import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, Linger, is_bodyless
+from gateway.pipeline import Forward, Local, Verdict
+from gateway.replies import Reply
+
+if TYPE_CHECKING:
+    from gateway.edge.mitm import ClientConnection
+
+Commands = layer.CommandGenerator[Any]
+LOCAL_BODY_BYTES = 1 << 16
+ENFORCED_BODY_BYTES = 8 << 20
+_TOO_LARGE = http_events.ErrorCode.REQUEST_TOO_LARGE
+_KILL = http_events.ErrorCode.KILL
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """What the edge knows of one request while it lives. Times are `time.monotonic()` seconds."""
+
+    stream_id: int
+    request: http.Request
+    has_body: bool
+    gateway: Generation = None  # type: ignore[assignment]
+    verdict: Verdict | None = None
+    body: bytearray = field(default_factory=bytearray)
+    received: int = 0
+    sent: int = 0
+    status: int = 0
+    started: float = field(default_factory=time.monotonic)
+    waiting_since: float | None = None
+    progress_at: float = field(default_factory=time.monotonic)
+    over: bool = False
+
+
+class Stream(mitm.HttpStream):
+    """mitmproxy's stream with the gateway's own states: always streaming, never buffering what it need not."""
+
+    flow: http.HTTPFlow
+    exchange: Exchange
+
+    @property
+    def edge(self) -> ClientConnection:
+        """The connection this stream belongs to."""
+        return self.context.client.gateway  # type: ignore[attr-defined, no-any-return]
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, Interrupt):
+            yield from self.interrupt(event.reason)
+        elif isinstance(event, (http_events.RequestProtocolError, http_events.ResponseProtocolError)):
+            yield from self.handle_protocol_error(event)
+        elif isinstance(
+            event,
+            (
+                http_events.RequestHeaders,
+                http_events.RequestData,
+                http_events.RequestTrailers,
+                http_events.RequestEndOfMessage,
+            ),
+        ):
+            yield from self.client_state(event)
+        elif isinstance(event, events.Start):
+            self.client_state = self.state_wait_for_request_headers
+        else:
+            yield from self.server_state(event)
+
+    # ---- the request ----
+
+    def state_wait_for_request_headers(self, event: http_events.RequestHeaders) -> Commands:
+        """Stages 1 to 10: ask the pipeline, then do what it says."""
+        self.flow = http.HTTPFlow(self.context.client, self.context.server)
+        self.flow.request = event.request
+        self.exchange = self.edge.opened(Exchange(self.stream_id, event.request, not event.end_stream))
+        self.flow.exchange = self.exchange  # type: ignore[attr-defined]
+        self.client_state = self.server_state = self.state_errored
+        yield HttpRequestHeadersHook(self.flow)
+        if any(isinstance(queued, http_events.RequestProtocolError) for queued in self._paused_event_queue):
+            yield from self.drop()
+            return
+        verdict = self.exchange.verdict
+        if isinstance(verdict, Forward):
+            yield from self.forward(verdict, event)
+        elif isinstance(verdict, Local):
+            self.client_state = self.state_collect_request
+        else:
+            yield from self.reply(verdict or self.edge.refuse(self.exchange, "gateway_error"))
+
+    def forward(self, verdict: Forward, event: http_events.RequestHeaders) -> Commands:
+        """Stage 11: find a healthy address, send the head that was judged."""
+        upstream = self.edge.upstream(verdict)
+        for address in upstream.candidates():
+            connection, error = yield DialUpstream(upstream, address)
+            if error is None:
+                break
+            upstream.failed(address)
+        else:
+            yield from self.reply(self.edge.refuse(self.exchange, "upstream_unreachable"))
+            return
+        self.context.server = self.flow.server_conn = connection
+        if self.exchange.has_body and verdict.facts.header("expect"):
+            interim = http.Response.make(100)
+            interim.headers.clear()
+            yield mitm.SendHttp(http_events.ResponseHeaders(self.stream_id, interim), self.context.client)
+        self.flow.request = upstream.request(verdict, event.end_stream)
+        self.client_state = self.state_stream_request_body
+        self.server_state = self.state_wait_for_response_headers
+        self.exchange.waiting_since = time.monotonic()
+        yield mitm.SendHttp(
+            http_events.RequestHeaders(self.stream_id, self.flow.request, event.end_stream), self.context.server
+        )
+
+    def state_stream_request_body(self, event: events.Event) -> Commands:
+        """Pass the body on, up to the route's limit; request trailers were not judged and are dropped."""
+        if isinstance(event, http_events.RequestData):
+            self.exchange.received += len(event.data)
+            self.exchange.progress_at = time.monotonic()
+            verdict = self.exchange.verdict
+            if isinstance(verdict, Forward) and self.exchange.received > verdict.route.body_limit_bytes:
+                yield from self.interrupt("body_too_large")
+                return
+            yield mitm.SendHttp(event, self.context.server)
+        elif isinstance(event, http_events.RequestEndOfMessage):
+            self.client_state = self.state_done
+            self.exchange.has_body = False
+            self.exchange.waiting_since = time.monotonic()
+            yield mitm.SendHttp(event, self.context.server)
+            if self.server_state == self.state_done:
+                yield from self.flow_done()
+
+    def state_collect_request(self, event: events.Event) -> Commands:
+        """Gather the small body of a request to the gateway itself, then answer it."""
+        if isinstance(event, http_events.RequestData):
+            self.exchange.body += event.data
+            if len(self.exchange.body) > LOCAL_BODY_BYTES:
+                yield from self.reply(self.edge.refuse(self.exchange, "body_too_large"))
+        elif isinstance(event, http_events.RequestEndOfMessage):
+            self.exchange.has_body = False
+            self.client_state = self.state_errored
+            yield HttpRequestHook(self.flow)
+            verdict = self.exchange.verdict
+            yield from self.reply(
+                verdict if isinstance(verdict, Reply) else self.edge.refuse(self.exchange, "gateway_error")
+            )
+
+    # ---- the response ----
+
+    def state_wait_for_response_headers(self, event: http_events.ResponseHeaders) -> Commands:
+        """Stage 12: enforce what policy demands of the answer before its first byte goes out."""
+        verdict = self.exchange.verdict
+        if not isinstance(verdict, Forward):
+            raise TypeError("an answer without a verdict")
+        self.exchange.waiting_since = None
+        self.exchange.progress_at = time.monotonic()
+        switching = event.response.status_code == 101  # noqa: PLR2004
+        bodyless = event.end_stream or is_bodyless(verdict.facts.method, event.response.status_code)
+        answer = (
+            self.edge.refuse(self.exchange, "upstream_broken")
+            if switching != (verdict.facts.protocol == "websocket") and switching
+            else self.edge.answered(self.exchange, event.response, bodyless)
+        )
+        if isinstance(answer, Reply):
+            yield from self.give_up_upstream()
+            yield from self.reply(answer)
+            return
+        self.flow.response = answer
+        if verdict.plan.needs_body and not bodyless:
+            self.server_state = self.state_collect_response
+            return
+        self.exchange.status = answer.status_code
+        if switching:
+            self.flow.websocket = WebSocketData()
+        self.server_state = self.state_stream_response_body
+        yield mitm.SendHttp(
+            http_events.ResponseHeaders(self.stream_id, answer, event.end_stream and not switching),
+            self.context.client,
+        )
+
+    def state_stream_response_body(self, event: events.Event) -> Commands:
+        """Pass the answer on as it comes."""
+        if isinstance(event, http_events.ResponseData):
+            self.exchange.sent += len(event.data)
+            yield mitm.SendHttp(event, self.context.client)
+        elif isinstance(event, http_events.ResponseTrailers):
+            yield mitm.SendHttp(event, self.context.client)
+        elif isinstance(event, http_events.ResponseEndOfMessage):
+            yield from self.finish()
+
+    def state_collect_response(self, event: events.Event) -> Commands:
+        """Hold the answer's body until it is enforced as a whole; a body over the limit is dropped."""
+        if isinstance(event, http_events.ResponseData):
+            self.exchange.body += event.data
+            if len(self.exchange.body) > ENFORCED_BODY_BYTES:
+                yield from self.give_up_upstream()
+                yield from self.reply(self.edge.refuse(self.exchange, "obligation_failed"))
+        elif isinstance(event, http_events.ResponseEndOfMessage) and self.flow.response:
+            answer = self.edge.enforced(self.exchange, self.flow.response)
+            if isinstance(answer, Reply):
+                yield from self.reply(answer)
+                return
+            self.exchange.status = self.flow.response.status_code
+            yield mitm.SendHttp(
+                http_events.ResponseHeaders(self.stream_id, self.flow.response, not answer), self.context.client
+            )
+            if answer:
+                yield mitm.SendHttp(http_events.ResponseData(self.stream_id, answer), self.context.client)
+            yield from self.finish()
+
+    def finish(self) -> Commands:
+        """The upstream has said everything."""
+        self.server_state = self.state_done
+        if self.client_state == self.state_done:
+            yield from self.flow_done()
+
+    def flow_done(self) -> Commands:
+        """Both sides are done: a WebSocket goes on from here, everything else ends."""
+        if not self.flow.websocket:
+            self.edge.closed(self.exchange)
+        yield from super().flow_done()
+
+    def passthrough(self, event: events.Event) -> Commands:
+        """A WebSocket's frames; taken away access closes it with 1008, policy violation (RFC 6455 section 7.4.1)."""
+        if not isinstance(event, Interrupt):
+            yield from super().passthrough(event)
+            return
+        self.edge.closed(self.exchange)
+        if isinstance(self.child_layer, WebsocketLayer):
+            goodbye = CloseConnection(code=1008, reason=event.reason)
+            for side, wrap, connection in (
+                (self.child_layer.client_ws, http_events.ResponseData, self.context.client),
+                (self.child_layer.server_ws, http_events.RequestData, self.context.server),
+            ):
+                if side.state is WebSocketState.OPEN:
+                    yield mitm.SendHttp(wrap(self.stream_id, side.send(goodbye)), connection)
+        yield commands.CloseConnection(self.context.server)
+        yield commands.CloseConnection(self.context.client)
+
+    # ---- ends ----
+
+    def reply(self, answer: Reply) -> Commands:
+        """Answer in the upstream's place and be done; a large unread body closes an HTTP/1.1 connection."""
+        exchange = self.exchange
+        exchange.status = answer.status
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in answer.headers]
+        body = b"" if exchange.request.method == "HEAD" else answer.body
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+        length = exchange.request.headers.get("content-length", "")
+        unread = exchange.has_body and not (length.isdecimal() and int(length) <= DISCARD_BYTES)
+        flawed = hasattr(exchange.request, "flaw")
+        http2 = self.context.client.alpn == b"h2"
+        if not http2 and (unread or flawed or self.edge.draining):
+            headers.append((b"connection", b"close"))
+        response = http.Response.make(answer.status)
+        response.http_version = "HTTP/2.0" if http2 else "HTTP/1.1"
+        response.headers = http.Headers(headers)
+        self.client_state = self.server_state = self.state_errored
+        self.edge.closed(exchange)
+        client = self.context.client
+        yield mitm.SendHttp(http_events.ResponseHeaders(self.stream_id, response, not body), client)
+        if body:
+            yield mitm.SendHttp(http_events.ResponseData(self.stream_id, body), client)
+        yield mitm.SendHttp(http_events.ResponseEndOfMessage(self.stream_id), client)
+        if unread and not http2:
+            yield Linger(client)
+        elif exchange.has_body and http2:
+            yield from self.reset(0)
+        yield mitm.DropStream(self.stream_id)
+
+    def reset(self, code: int) -> Commands:
+        """End an HTTP/2 stream whose request is still coming (RFC 9113 section 8.1)."""
+        server = self.edge.http.client
+        if isinstance(server, ClientHttp2) and not server.is_closed(self.stream_id):
+            server.h2_conn.reset_stream(self.stream_id, code)
+            yield commands.SendData(self.context.client, server.h2_conn.data_to_send())
+
+    def interrupt(self, reason: str) -> Commands:
+        """End the exchange from outside: with an answer when none was begun, else by cutting it."""
+        if self.exchange.over:
+            return
+        yield from self.give_up_upstream()
+        if not self.exchange.status and not self.flow.websocket:
+            yield from self.reply(self.edge.refuse(self.exchange, reason))
+            return
+        yield mitm.SendHttp(
+            http_events.ResponseProtocolError(self.stream_id, reason, _KILL), self.context.client
+        )
+        yield from self.drop()
+
+    def give_up_upstream(self) -> Commands:
+        """Tell the upstream that nobody waits for it any more."""
+        if self.context.server in self.edge.http.connections:
+            yield mitm.SendHttp(
+                http_events.RequestProtocolError(self.stream_id, "cancelled", http_events.ErrorCode.CANCEL),
+                self.context.server,
+            )
+
+    def drop(self) -> Commands:
+        """Forget the stream."""
+        self.client_state = self.server_state = self.state_errored
+        self.edge.closed(self.exchange)
+        yield mitm.DropStream(self.stream_id)
+
+    def handle_protocol_error(
+        self, event: http_events.RequestProtocolError | http_events.ResponseProtocolError
+    ) -> Commands:
+        """The client went away, or the upstream broke off."""
+        if self.exchange.over:
+            return
+        if isinstance(event, http_events.RequestProtocolError):
+            yield from self.give_up_upstream()
+            yield from self.drop()
+        elif not self.exchange.status:
+            self.exchange.waiting_since = None
+            self.edge.upstream_broke(self.exchange)
+            yield from self.reply(self.edge.refuse(self.exchange, "upstream_broken"))
+        else:
+            yield mitm.SendHttp(event, self.context.client)
+            yield from self.drop()

@@ -1,0 +1,363 @@
+"""The data path, one stage a line. An edge hands in a request head and its peer, and gets a verdict.
+
+Law: unknown, missing, slow, undefined or raised means denied, with a stable reason. The one broad `except` of the house
+is in `Pipeline.judge`, and it answers with a denial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from gateway.core.decision import NO_SIGNAL, Decision, RiskReport
+from gateway.core.ports import (
+    DeviceVerifier,
+    IdentityReader,
+    Recorder,
+    RiskAssessor,
+    SessionBinder,
+    StoreDown,
+)
+from gateway.core.reasons import Refusal, reason
+from gateway.core.request import HOP_BY_HOP, IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits, admit, is_ours
+from gateway.core.routes import Route, RouteTable
+from gateway.core.subject import Device, Identity, Session
+from gateway.obligations import NO_PLAN, ObligationFailed, Obligations, Plan
+from gateway.oversight.audit import decision_event
+from gateway.policy.engine import Decider, build_document
+from gateway.replies import Reply, deny
+
+_LOCAL = ("/.gateway/", "/.well-known/oauth-protected-resource")
+# Alt-Svc would send clients past the gateway.
+_DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc"}
+_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The request may go on: to `route`, with these end-to-end headers, under these obligations."""
+
+    decision_id: str
+    facts: RequestFacts
+    route: Route
+    headers: Sequence[tuple[str, str]]
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The request is for the gateway itself (enrolment, JWKS, CRL, metadata); `device` is the peer's, if any."""
+
+    facts: RequestFacts
+    device: Device | None
+
+
+type Verdict = Forward | Local | Reply
+
+
+class Signer(Protocol):
+    """Makes the signed identity that goes upstream."""
+
+    def sign(
+        self,
+        audience: str,
+        identity: Identity,
+        device: Device | None,
+        session: Session | None,
+        decision_id: str,
+        method: str,
+        path: str,
+    ) -> str:
+        """A compact JWT. Raises when no key is there."""
+
+
+class Guard(Protocol):
+    """Stage 2."""
+
+    def guard(self) -> Refusal | None:
+        """A Refusal while this node is quarantined."""
+
+
+class Counter(Protocol):
+    """What the pipeline counts."""
+
+    def decided(self, service: str, effect: str, reason: str, edge: str, seconds: float) -> None:
+        """One decision was made on the staff plane."""
+
+    def decided_unseen(self) -> None:
+        """One decision was made that leaves no trace but a number."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """One request on its way through the stages, as far as it got."""
+
+    peer: Peer
+    decision_id: str
+    started_ns: int
+    stage: str = "admit"
+    mark_ns: int = 0
+    timings_us: dict[str, int] = field(default_factory=dict)
+    facts: RequestFacts | None = None
+    route: Route | None = None
+    device: Device | None = None
+    identity: Identity | None = None
+    session: Session | None = None
+    risk: RiskReport = NO_SIGNAL
+    decision: Decision | None = None
+
+    def enter(self, stage: str) -> None:
+        """Begin a stage; the time since the last mark belongs to the one before."""
+        now = time.perf_counter_ns()
+        self.timings_us[self.stage] = (now - self.mark_ns) // 1000
+        self.stage, self.mark_ns = stage, now
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Everything one generation of the configuration needs to judge requests; replaced as a whole on reload."""
+
+    routes: RouteTable
+    quarantine: Guard
+    devices: DeviceVerifier
+    readers: Sequence[IdentityReader]
+    binder: SessionBinder
+    assessor: RiskAssessor
+    decider: Decider
+    obligations: Obligations
+    signer: Signer
+    recorder: Recorder
+    counter: Counter
+    challenge: Callable[[Sequence[str], RequestFacts], str | None]
+    host: str
+    staff_hosts: frozenset[str]
+    edge: str = "mitm"
+    phases: frozenset[str] = frozenset({"request", "response", "body"})
+    limits: RequestLimits = RequestLimits()
+    trusted_proxies: Sequence[IpNetwork] = ()
+    clock: Callable[[], float] = time.time
+    deadline_s: float = 15.0
+
+    async def judge(self, raw: RawRequest, peer: Peer, flaw: Refusal | None = None) -> Verdict:
+        """Stages 1 to 10 and 13 for one request. Never raises; whatever fails is a denial."""
+        now_ns = time.perf_counter_ns()
+        case = _Case(peer, secrets.token_hex(12), now_ns, mark_ns=now_ns)
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                outcome = flaw or await self._stages(case, raw)
+                return self._conclude(case, outcome)
+        except StoreDown:
+            return self._safely(case, Refusal("store_down"))
+        except TimeoutError:
+            return self._safely(case, Refusal("issuer_unavailable" if case.stage == "identify" else "gateway_error"))
+        except Exception as error:  # noqa: BLE001  (the one broad except of the house: it denies)
+            code = "risk_unavailable" if case.stage == "assess" else "gateway_error"
+            return self._safely(case, Refusal(code, f"{type(error).__name__} in {case.stage}"))
+
+    async def _stages(self, case: _Case, raw: RawRequest) -> Forward | Local | Refusal:
+        facts = admit(raw, case.peer, self.limits, self.trusted_proxies)
+        if isinstance(facts, Refusal):
+            return facts
+        case.facts = facts
+        case.enter("guard")
+        if refusal := self.quarantine.guard():
+            return refusal
+        case.enter("route")
+        route = None if facts.path.startswith(_LOCAL) else self.routes.match(facts)
+        if isinstance(route, Refusal):
+            return route
+        case.route = route
+        case.enter("verify_device")
+        device = await self.devices.verify(facts.peer)
+        if route is None:
+            return Local(facts, device if isinstance(device, Device) else None)
+        if isinstance(device, Refusal):
+            return device
+        if device is None and route.device_required:
+            return Refusal("device_required")
+        case.device = device
+        case.enter("identify")
+        identity = await self._identify(facts, route)
+        if isinstance(identity, Refusal):
+            return identity
+        case.identity = identity
+        if identity is not None:
+            case.enter("bind")
+            session = await self.binder.bind(identity, device, facts, route)
+            if isinstance(session, Refusal):
+                return session
+            case.session = session
+        case.enter("assess")
+        case.risk = await self.assessor.assess(case.session, identity, device, facts)
+        case.enter("decide")
+        decision = await self.decider.decide(
+            build_document(facts, route, device, identity, case.session, case.risk, self.clock())
+        )
+        if isinstance(decision, Refusal):
+            return decision
+        case.decision = decision
+        case.enter("settle")
+        if decision.effect != "allow":
+            return Refusal(decision.reasons[0])
+        plan = self.obligations.plan(decision.obligations, self.phases) if decision.obligations else NO_PLAN
+        if isinstance(plan, Refusal):
+            return plan
+        case.enter("enforce_request")
+        headers = self._headers(case, facts, route)
+        if plan is not NO_PLAN:
+            try:
+                refusal = plan.enforce_request(headers, facts)
+            except ObligationFailed as failure:
+                refusal = Refusal("obligation_failed", str(failure))
+            if refusal is not None:
+                return refusal
+        return Forward(case.decision_id, facts, route, headers, plan)
+
+    async def _identify(self, facts: RequestFacts, route: Route) -> Identity | Refusal | None:
+        for reader in self.readers:
+            found = await reader.read(facts, route)
+            if found is not None:
+                return found
+        return None
+
+    def _headers(self, case: _Case, facts: RequestFacts, route: Route) -> list[tuple[str, str]]:
+        """The end-to-end headers that go upstream: the judged ones, then ours."""
+        identity, device = case.identity, case.device
+        drop = {"expect"}
+        if identity is not None and not route.keep_bearer:
+            drop.add("authorization")
+        headers = [item for item in facts.headers if item[0] not in drop]
+        headers += [
+            ("x-forwarded-for", facts.client_ip),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", facts.host),
+            ("x-gateway-decision", case.decision_id),
+        ]
+        if identity is not None:
+            token = self.signer.sign(
+                route.service, identity, device, case.session, case.decision_id, facts.method, facts.path
+            )
+            headers.append(("x-gateway-jwt-assertion", token))
+            if route.identity_headers:
+                plain = {
+                    "x-gateway-subject": identity.subject,
+                    "x-gateway-issuer": identity.issuer,
+                    "x-gateway-email": identity.email,
+                    "x-gateway-name": identity.name,
+                    "x-gateway-roles": ",".join(role.key for role in identity.roles),
+                    "x-gateway-device": device.id if device else "",
+                }
+                headers += [(name, quote(value, safe=_PRINTABLE)) for name, value in plain.items() if value]
+        return headers
+
+    # ---- stage 12, called by the edge when the answer's head is there ----
+
+    def enforce_response(self, forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]] | Reply:
+        """The headers of the answer as they go out: this hop's and ours removed, obligations enforced."""
+        options = {
+            option.strip().lower() for name, value in headers if name == "connection" for option in value.split(",")
+        }
+        kept = [
+            (name, value)
+            for name, value in headers
+            if name not in _DROPPED_FROM_ANSWERS and name not in options and not is_ours(name)
+        ]
+        kept.append(("x-gateway-decision", forward.decision_id))
+        if forward.plan is not NO_PLAN:
+            try:
+                forward.plan.enforce_response(kept)
+            except ObligationFailed:
+                return self.refuse(forward.facts, "obligation_failed", forward.decision_id)
+        return kept
+
+    def enforce_body(self, forward: Forward, content_type: str, body: bytes) -> bytes | Reply:
+        """The body of the answer as it goes out; one that cannot be enforced is dropped."""
+        try:
+            return forward.plan.enforce_body(content_type, body)
+        except ObligationFailed:
+            return self.refuse(forward.facts, "obligation_failed", forward.decision_id)
+
+    def refuse(self, facts: RequestFacts | None, code: str, decision_id: str = "") -> Reply:
+        """A denial outside the stages (the upstream failed, a time-out, access taken away)."""
+        return deny(facts, (code,), decision_id or secrets.token_hex(12))
+
+    # ---- stage 13 ----
+
+    def _safely(self, case: _Case, refusal: Refusal) -> Reply:
+        """Conclude a failure; when even that fails, a bare denial."""
+        try:
+            verdict = self._conclude(case, refusal)
+        except Exception:  # noqa: BLE001  (still the same except: the record or the page failed as well)
+            return Reply(503, (("cache-control", "no-store"),), b"", refusal.reason)
+        return verdict if isinstance(verdict, Reply) else self.refuse(case.facts, refusal.reason, case.decision_id)
+
+    def _conclude(self, case: _Case, outcome: Forward | Local | Refusal) -> Verdict:
+        """Record what was decided, then say it. A staff decision that cannot be recorded is refused."""
+        reasons, effect = self._reasons(case, outcome)
+        verdict: Verdict = outcome if not isinstance(outcome, Refusal) else self._reply(case, reasons)
+        case.enter("record")
+        if self._zero_log(case):
+            self.counter.decided_unseen()
+            return verdict
+        if not isinstance(outcome, Local):
+            try:
+                self.recorder.record(self._event(case, effect, reasons, verdict, outcome))
+            except OSError:
+                reasons, effect = ("record_unavailable",), "deny"
+                verdict = self._reply(case, reasons)
+        seconds = (time.perf_counter_ns() - case.started_ns) / 1e9
+        service = case.route.service if case.route else "-"
+        self.counter.decided(service, effect, reasons[0], self.edge, seconds)
+        return verdict
+
+    @staticmethod
+    def _reasons(case: _Case, outcome: Forward | Local | Refusal) -> tuple[tuple[str, ...], str]:
+        if isinstance(outcome, Local):
+            return ("local",), "allow"
+        if isinstance(outcome, Forward):
+            return case.decision.reasons if case.decision else (), "allow"
+        decision = case.decision
+        if decision is not None and decision.effect != "allow":
+            return decision.reasons, decision.effect
+        return (outcome.reason,), "login" if outcome.reason == "login_required" else "deny"
+
+    def _reply(self, case: _Case, reasons: tuple[str, ...]) -> Reply:
+        challenge = None
+        if case.facts is not None:
+            challenge = self.challenge(reasons, case.facts)
+        return deny(case.facts, reasons, case.decision_id, challenge=challenge)
+
+    def _zero_log(self, case: _Case) -> bool:
+        """Whether this request must leave no trace: also when it was refused before its route was known."""
+        if case.route is not None:
+            return case.route.zero_log
+        host = case.facts.host if case.facts is not None else (case.peer.sni or "").lower()
+        return host not in self.staff_hosts
+
+    def _event(
+        self, case: _Case, effect: str, reasons: tuple[str, ...], verdict: Verdict, outcome: object
+    ) -> Mapping[str, Any]:
+        return decision_event(
+            ts=self.clock(),
+            decision_id=case.decision_id,
+            effect=effect,
+            reasons=reasons,
+            detail=outcome.detail if isinstance(outcome, Refusal) else "",
+            status=verdict.status if isinstance(verdict, Reply) else None,
+            peer=case.peer,
+            facts=case.facts,
+            route=case.route,
+            device=case.device,
+            identity=case.identity,
+            session=case.session,
+            risk=case.risk,
+            obligations=[obligation.kind for obligation in case.decision.obligations] if case.decision else (),
+            policy_version=self.decider.version,
+            timings_us=case.timings_us,
+            edge=self.edge,
+        )

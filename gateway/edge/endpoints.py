@@ -15,7 +15,6 @@ from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote
 
 from starlette.applications import Starlette

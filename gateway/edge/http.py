@@ -1,49 +1,23 @@
-"""The protocol layers: mitmproxy's HTTP/1, HTTP/2 and stream layers, made strict, bounded and streaming.
-
-mitmproxy parses and frames; what differs from its own proxy is stated here and nowhere else. A request head that could
-be read in two ways becomes a request with a flaw, so that the pipeline answers and records it like every other refusal.
-"""
+"""The HTTP layer of one client connection: mitmproxy's, with our codecs, limits and upstream connections."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from h11 import EndOfMessage
-from h11._readers import ChunkedReader
-from mitmproxy import http
 from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as mitm
-from mitmproxy.proxy.layers.http import _events as http_events
-from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server, make_body_reader
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
-from gateway.core.reasons import Refusal
+from gateway.edge.http1 import Abort, ClientHttp1, Release, UpstreamHttp1
 
 if TYPE_CHECKING:
     from gateway.edge.upstreams import Upstream
 
 Commands = layer.CommandGenerator[Any]
-
-_REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.1\Z")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9a-zA-Z]+):[ \t]*([^\r\n\x00]*?)[ \t]*\Z")
-_LENGTH = re.compile(rb"(?:0|[1-9][0-9]{0,18})\Z")
-_PIPELINE_BYTES = 1 << 20
 DISCARD_BYTES = 1 << 16
 _NO_BODY_STATUS = frozenset({204, 304})
-
-
-class Release(commands.ConnectionCommand):
-    """Hand an upstream connection that is idle and clean back to the pool."""
-
-
-class Abort(commands.ConnectionCommand):
-    """Cut a connection at once, unsent data included."""
 
 
 class Linger(commands.ConnectionCommand):
@@ -73,208 +47,6 @@ class DialUpstream(mitm.GetHttpConnection):
     def connection_spec_matches(self, connection: Connection) -> bool:
         """Whether an open connection serves this wish."""
         return getattr(connection, "upstream", None) is self.upstream and connection.address == self.address
-
-
-# ---- HTTP/1 ----
-
-
-def _parse_head(head: bytes) -> tuple[http.Request, int | None] | Refusal:
-    """One HTTP/1.1 request head (RFC 9112 sections 3, 5 and 6), and the body's length (None = chunked)."""
-    lines = head.split(b"\r\n")
-    start = _REQUEST_LINE.match(lines[0])
-    if start is None:
-        return Refusal("malformed_request", "request line")
-    fields: list[tuple[bytes, bytes]] = []
-    lengths: list[bytes] = []
-    encodings: list[bytes] = []
-    for line in lines[1:]:
-        field = _FIELD.match(line)
-        if field is None:
-            return Refusal("malformed_request", "header line")
-        name, value = field[1], field[2]
-        match name.lower():
-            case b"content-length":
-                lengths.append(value)
-            case b"transfer-encoding":
-                encodings.append(value.lower())
-            case _:
-                pass
-        fields.append((name, value))
-    size: int | None = 0
-    if encodings:
-        if lengths or encodings != [b"chunked"]:
-            return Refusal("malformed_request", "framing")
-        size = None
-    elif lengths:
-        if len(lengths) > 1 or not _LENGTH.match(lengths[0]):
-            return Refusal("malformed_request", "framing")
-        size = int(lengths[0])
-    return _request(start[1], start[2], b"HTTP/1.1", fields), size
-
-
-def _request(method: bytes, target: bytes, version: bytes, fields: Iterable[tuple[bytes, bytes]]) -> http.Request:
-    return http.Request(
-        host="",
-        port=0,
-        method=method,
-        scheme=b"https",
-        authority=b"",
-        path=target,
-        http_version=version,
-        headers=http.Headers(fields),
-        content=None,
-        trailers=None,
-        timestamp_start=time.time(),
-        timestamp_end=None,
-    )
-
-
-class ClientHttp1(Http1Server):
-    """The client's side of HTTP/1.1: strict heads, bounded buffers, replies of ours only."""
-
-    def __init__(self, context: Context, head_limit: int) -> None:
-        super().__init__(context)
-        self.head_limit = head_limit
-        self.trailers: http.Headers | None = None
-
-    def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        """Read one request head; a flawed one becomes a request that carries its flaw, and the last one."""
-        if not isinstance(event, events.DataReceived):
-            yield commands.CloseConnection(self.conn)
-            return
-        data = bytes(self.buf.maybe_extract_at_most(len(self.buf)) or b"") if self.buf else b""
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            if len(data) <= self.head_limit and not _bare(data):
-                self.buf += data
-                return
-            flaw = "headers_too_large" if len(data) > self.head_limit else "malformed_request"
-            yield from self._flawed(Refusal(flaw, "request head"))
-            return
-        parsed = Refusal("headers_too_large", "request head") if end > self.head_limit else _parse_head(data[:end])
-        if isinstance(parsed, Refusal):
-            yield from self._flawed(parsed)
-            return
-        self.request, size = parsed
-        self.buf += data[end + 4 :]
-        yield ReceiveHttp(http_events.RequestHeaders(self.stream_id, self.request, size == 0))
-        reader = make_body_reader(size)
-        # Trailer fields of a request are dropped: they were not judged.
-        self.body_reader = _TrailerReader(reader) if isinstance(reader, ChunkedReader) else reader  # type: ignore[assignment]
-        self.state = self.read_body
-        yield from self.state(event)
-
-    def _flawed(self, flaw: Refusal) -> Commands:
-        self.request = _request(b"GET", b"/", b"HTTP/1.1", [(b"connection", b"close")])
-        self.request.flaw = flaw  # type: ignore[attr-defined]
-        self.state = self.done
-        yield ReceiveHttp(http_events.RequestHeaders(self.stream_id, self.request, end_stream=True))
-        yield ReceiveHttp(http_events.RequestEndOfMessage(self.stream_id))
-        self.request_done = True
-
-    def wait(self, event: events.Event) -> Commands:
-        """Hold a pipelined request back, up to a limit, until the answer before it is out."""
-        if isinstance(event, events.DataReceived) and len(self.buf) > _PIPELINE_BYTES:
-            yield Abort(self.conn)
-            return
-        yield from super().wait(event)
-
-    def send(self, event: http_events.HttpEvent) -> Commands:
-        """Send an answer; trailers only where chunked framing can carry them."""
-        if isinstance(event, http_events.ResponseTrailers):
-            self.trailers = event.trailers
-        elif isinstance(event, http_events.ResponseEndOfMessage) and (trailers := self.trailers):
-            self.trailers = None
-            if self.response and self.response.headers.get("transfer-encoding"):
-                yield commands.SendData(self.conn, b"0\r\n" + bytes(trailers) + b"\r\n")
-                yield from self.mark_done(response=True)
-            else:
-                yield from super().send(event)
-        elif isinstance(event, http_events.ResponseProtocolError):
-            yield commands.CloseConnection(self.conn)
-        else:
-            yield from super().send(event)
-
-    @property
-    def mid_head(self) -> bool:
-        """Whether a request head has begun to arrive and is not complete."""
-        return self.state == self.read_headers and bool(self.buf)
-
-
-def _bare(data: bytes) -> bool:
-    """Whether an unfinished head already holds a bare CR or LF, or begins with an empty line."""
-    rest = data.replace(b"\r\n", b"").removesuffix(b"\r")
-    return b"\r" in rest or b"\n" in rest or data.startswith(b"\r\n")
-
-
-class _TrailerReader:
-    """h11's chunked reader, with trailer fields set aside: mitmproxy's own reader cannot take them."""
-
-    def __init__(self, reader: ChunkedReader) -> None:
-        self._reader = reader
-        self.read_eof = reader.read_eof
-        self.trailers: list[tuple[bytes, bytes]] = []
-
-    def __call__(self, buf: Any) -> Any:
-        found = self._reader(buf)
-        if isinstance(found, EndOfMessage) and found.headers:
-            self.trailers = [(bytes(name), bytes(value)) for name, value in found.headers]
-            return EndOfMessage()
-        return found
-
-
-class UpstreamHttp1(Http1Client):
-    """The upstream's side of HTTP/1.1: interim answers are skipped, clean connections are kept."""
-
-    head_limit = 1 << 18
-
-    def read_headers(self, event: events.ConnectionEvent) -> Commands:
-        """Read a response head; 1xx answers other than 101 are passed over (RFC 9110 section 15.2)."""
-        if isinstance(event, events.DataReceived) and self.request:
-            while True:
-                data = bytes(self.buf.maybe_extract_at_most(len(self.buf)) or b"") if self.buf else b""
-                end = data.find(b"\r\n\r\n")
-                interim = data[:12].startswith(b"HTTP/1.1 1") and not data.startswith(b"HTTP/1.1 101")
-                self.buf += data[end + 4 :] if interim and end >= 0 else data
-                if not interim or end < 0:
-                    break
-            if end < 0:
-                if len(data) > self.head_limit:
-                    yield commands.CloseConnection(self.conn)
-                    yield ReceiveHttp(
-                        http_events.ResponseProtocolError(
-                            self.stream_id or 1, "head too large", http_events.ErrorCode.GENERIC_SERVER_ERROR
-                        )
-                    )
-                return
-        yield from super().read_headers(event)
-
-    def read_body(self, event: events.Event) -> Commands:
-        """Pass body data and trailers on."""
-        if isinstance(self.body_reader, ChunkedReader):
-            self.body_reader = _TrailerReader(self.body_reader)  # type: ignore[assignment]
-        reader = self.body_reader
-        for command in super().read_body(event):
-            if (
-                isinstance(reader, _TrailerReader)
-                and reader.trailers
-                and isinstance(command, ReceiveHttp)
-                and isinstance(command.event, http_events.ResponseEndOfMessage)
-            ):
-                trailers = http.Headers(reader.trailers)
-                yield ReceiveHttp(http_events.ResponseTrailers(command.event.stream_id, trailers))
-            yield command
-
-    def mark_done(self, *, request: bool = False, response: bool = False) -> Commands:
-        """After a whole exchange: release the connection when both sides may go on using it, else close it."""
-        yield from super().mark_done(request=request, response=response)
-        if self.idle and getattr(self.conn, "share", False):
-            yield Release(self.conn)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no exchange is under way and nothing unexpected has arrived."""
-        return self.state == self.read_headers and self.request is None and not self.buf
 
 
 # ---- HTTP/2 ----
@@ -328,8 +100,8 @@ class UpstreamLayer(mitm.HttpClient):
         if not error:
             kind = UpstreamHttp2 if self.context.server.alpn == b"h2" else UpstreamHttp1
             self.child_layer = kind(self.context)
-            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
-            yield from self._handle_event(event)
+            self.handle_event = self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
+            yield from self.child_layer.handle_event(event)
         yield mitm.RegisterHttpConnection(self.context.server, error)
 
 
@@ -340,6 +112,10 @@ class HttpEdge(mitm.HttpLayer):
         super().__init__(context, mitm.HTTPMode.transparent)
         self.stream_class = stream_class
         self.streams_limit, self.head_bytes = streams, head_bytes
+
+    def handle_event(self, event: events.Event) -> Commands:
+        """This layer never blocks (its streams do), so mitmproxy's pause machinery is not needed."""
+        return self._handle_event(event)
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):

@@ -27,7 +27,8 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge.endpoints import answer_local
-from gateway.edge.http import Abort, ClientHttp1, ClientHttp2, HttpEdge, Interrupt, Linger, Release, UpstreamHttp2
+from gateway.edge.http import ClientHttp2, HttpEdge, Interrupt, Linger, UpstreamHttp2
+from gateway.edge.http1 import Abort, ClientHttp1, Release
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.tls import TlsEdge, ja4
 from gateway.edge.upstreams import Upstream
@@ -566,5 +567,6 @@ class ClientConnection(asyncio.Protocol):
         command: commands.Command = (
             commands.CloseConnection(self.client) if data is None else commands.SendData(self.client, data)
         )
-        for outgoing in self.tls._handle_command(command):  # noqa: SLF001  (the layer above TLS speaks here)
-            self._run(outgoing)
+        for part in (self.tls._handle_command(command), self.tls.flush()):  # noqa: SLF001  (we speak from above TLS)
+            for outgoing in part:
+                self._run(outgoing)

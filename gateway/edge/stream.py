@@ -264,7 +264,7 @@ class Stream(mitm.HttpStream):
         headers.append((b"content-length", b"%d" % len(answer.body)))
         length = exchange.request.headers.get("content-length", "")
         unread = exchange.has_body and not (length.isdecimal() and int(length) <= DISCARD_BYTES)
-        flawed = hasattr(exchange.request, "flaw")
+        flawed = getattr(exchange.request, "flaw", None) is not None
         http2 = self.context.client.alpn == b"h2"
         if not http2 and (unread or flawed or self.edge.draining):
             headers.append((b"connection", b"close"))

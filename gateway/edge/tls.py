@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
-from mitmproxy.proxy import commands, context, layer
+from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.tls import ClientHello
 
 from OpenSSL import SSL, crypto
@@ -90,6 +90,24 @@ class TlsEdge(ClientTLSLayer):
         TLSLayer.__init__(self, outer, outer.client)
         self.server_tls_available = False
         self.recv_buffer = bytearray()
+        self._plain: list[bytes] = []
+
+    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Gather what one event makes us say, so that it leaves in as few records as it can."""
+        yield from super().handle_event(event)
+        yield from self.flush()
+
+    def send_data(self, data: bytes) -> layer.CommandGenerator[None]:
+        """Hold plaintext back until the event has been handled."""
+        self._plain.append(data)
+        yield from ()
+
+    def flush(self) -> layer.CommandGenerator[None]:
+        """Encrypt what was held back."""
+        if self._plain:
+            data = b"".join(self._plain)
+            self._plain.clear()
+            yield from super().send_data(data)
 
     def _handle_command(self, command: commands.Command) -> layer.CommandGenerator[None]:
         if isinstance(command, OURS):
@@ -105,6 +123,7 @@ class TlsEdge(ClientTLSLayer):
         yield command
 
     def _say_goodbye(self) -> layer.CommandGenerator[None]:
+        yield from self.flush()
         try:
             self.tls.shutdown()
         except SSL.Error:

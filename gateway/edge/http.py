@@ -8,6 +8,8 @@ from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as mitm
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
 from gateway.edge.http1 import Abort, ClientHttp1, Release, UpstreamHttp1
@@ -137,10 +139,40 @@ class HttpEdge(mitm.HttpLayer):
         """The client's protocol layer."""
         return self.connections[self.context.client]  # type: ignore[return-value]
 
-    def make_stream(self, stream_id: int) -> Commands:
+    def event_to_child(self, child: layer.Layer, event: events.Event) -> Commands:
+        """What mitmproxy's own does, for the commands that can occur here, the frequent ones first."""
+        for command in child.handle_event(event):
+            kind = type(command)
+            if kind is ReceiveHttp:
+                inner = command.event
+                if type(inner) is RequestHeaders:
+                    self.make_stream(inner.stream_id)
+                stream = self.streams.get(inner.stream_id)
+                if stream is not None:
+                    yield from self.event_to_child(stream, inner)
+            elif kind is mitm.SendHttp:
+                connection = self.connections.get(command.connection)
+                if connection is not None:
+                    yield from self.event_to_child(connection, command.event)
+            elif kind is commands.SendData:
+                yield command
+            elif kind is mitm.DropStream:
+                self.streams.pop(command.stream_id, None)
+            else:
+                if command.blocking or kind is commands.RequestWakeup:
+                    self.command_sources[command] = child
+                if kind is DialUpstream:
+                    yield from self.get_connection(command)
+                elif kind is mitm.RegisterHttpConnection:
+                    yield from self.register_connection(command)
+                else:
+                    if kind is commands.OpenConnection:
+                        self.connections[command.connection] = child
+                    yield command
+
+    def make_stream(self, stream_id: int) -> None:  # type: ignore[override]
         """A stream of ours for each request."""
-        self.streams[stream_id] = self.stream_class(self.context.fork(), stream_id)
-        yield from self.event_to_child(self.streams[stream_id], events.Start())
+        self.streams[stream_id] = self.stream_class(_fork(self.context), stream_id)
 
     def get_connection(self, event: mitm.GetHttpConnection, *, reuse: bool = True) -> Commands:
         """Use an open connection of this client, or open one (the dialler asks the pool first)."""
@@ -157,7 +189,7 @@ class HttpEdge(mitm.HttpLayer):
                 stream = self.command_sources.pop(event)
                 yield from self.event_to_child(stream, mitm.GetHttpConnectionCompleted(event, (connection, None)))
                 return
-        context = self.context.fork()
+        context = _fork(self.context)
         context.server = Server(address=event.address)
         context.server.upstream = event.upstream  # type: ignore[attr-defined]
         context.server.share = shared  # type: ignore[attr-defined]
@@ -174,6 +206,14 @@ class HttpEdge(mitm.HttpLayer):
         """Drop what is kept for a connection that is gone."""
         self.connections.pop(connection, None)
         self.waiting_for_establishment.pop(connection, None)
+
+
+def _fork(context: Context) -> Context:
+    """`context.fork()` without the placeholder server that every fork would make and nobody uses."""
+    fork = Context.__new__(Context)
+    fork.client, fork.options, fork.server = context.client, context.options, context.server
+    fork.layers = context.layers.copy()
+    return fork
 
 
 def _leaf(child: layer.Layer | None) -> layer.Layer | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import http
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as mitm
 from mitmproxy.proxy.layers.http import _events as http_events
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
@@ -29,7 +30,22 @@ if TYPE_CHECKING:
 Commands = layer.CommandGenerator[Any]
 LOCAL_BODY_BYTES = 1 << 16
 ENFORCED_BODY_BYTES = 8 << 20
-_TOO_LARGE = http_events.ErrorCode.REQUEST_TOO_LARGE
+_FROM_CLIENT = frozenset(
+    {
+        http_events.RequestHeaders,
+        http_events.RequestData,
+        http_events.RequestTrailers,
+        http_events.RequestEndOfMessage,
+    }
+)
+_FROM_UPSTREAM = frozenset(
+    {
+        http_events.ResponseHeaders,
+        http_events.ResponseData,
+        http_events.ResponseTrailers,
+        http_events.ResponseEndOfMessage,
+    }
+)
 _KILL = http_events.ErrorCode.KILL
 
 
@@ -52,10 +68,25 @@ class Exchange:
     over: bool = False
 
 
+class Flow:
+    """What mitmproxy's layers ask of a flow; its own costs an id and a dozen attributes that nobody reads here."""
+
+    __slots__ = ("error", "exchange", "live", "request", "response", "server_conn", "websocket")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.request = exchange.request
+        self.response: http.Response | None = None
+        self.websocket: WebSocketData | None = None
+        self.error = None
+        self.live = True
+        self.server_conn: Any = None
+
+
 class Stream(mitm.HttpStream):
     """mitmproxy's stream with the gateway's own states: always streaming, never buffering what it need not."""
 
-    flow: http.HTTPFlow
+    flow: Flow  # type: ignore[assignment]
     exchange: Exchange
 
     @property
@@ -63,34 +94,28 @@ class Stream(mitm.HttpStream):
         """The connection this stream belongs to."""
         return self.context.client.gateway  # type: ignore[attr-defined, no-any-return]
 
+    def __init__(self, context: Context, stream_id: int) -> None:
+        layer.Layer.__init__(self, context)
+        self.stream_id = stream_id
+        self.client_state = self.state_wait_for_request_headers
+        self.server_state = self.state_errored
+
     def _handle_event(self, event: events.Event) -> Commands:
+        kind = type(event)
+        if kind in _FROM_CLIENT:
+            return self.client_state(event)
+        if kind in _FROM_UPSTREAM:
+            return self.server_state(event)
         if isinstance(event, Interrupt):
-            yield from self.interrupt(event.reason)
-        elif isinstance(event, (http_events.RequestProtocolError, http_events.ResponseProtocolError)):
-            yield from self.handle_protocol_error(event)
-        elif isinstance(
-            event,
-            (
-                http_events.RequestHeaders,
-                http_events.RequestData,
-                http_events.RequestTrailers,
-                http_events.RequestEndOfMessage,
-            ),
-        ):
-            yield from self.client_state(event)
-        elif isinstance(event, events.Start):
-            self.client_state = self.state_wait_for_request_headers
-        else:
-            yield from self.server_state(event)
+            return self.interrupt(event.reason)
+        return self.handle_protocol_error(event)
 
     # ---- the request ----
 
     def state_wait_for_request_headers(self, event: http_events.RequestHeaders) -> Commands:
         """Stages 1 to 10: ask the pipeline, then do what it says."""
-        self.flow = http.HTTPFlow(self.context.client, self.context.server)
-        self.flow.request = event.request
         self.exchange = self.edge.opened(Exchange(self.stream_id, event.request, not event.end_stream))
-        self.flow.exchange = self.exchange  # type: ignore[attr-defined]
+        self.flow = Flow(self.exchange)
         self.client_state = self.server_state = self.state_errored
         yield HttpRequestHeadersHook(self.flow)
         if any(isinstance(queued, http_events.RequestProtocolError) for queued in self._paused_event_queue):

@@ -23,7 +23,7 @@ from gateway.core.ports import (
     SessionBinder,
     StoreDown,
 )
-from gateway.core.reasons import Refusal, reason
+from gateway.core.reasons import Refusal
 from gateway.core.request import HOP_BY_HOP, IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits, admit, is_ours
 from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
@@ -32,6 +32,7 @@ from gateway.oversight.audit import decision_event
 from gateway.policy.engine import Decider, build_document
 from gateway.replies import Reply, deny
 
+_LIMITS = RequestLimits()
 _LOCAL = ("/.gateway/", "/.well-known/oauth-protected-resource")
 # Alt-Svc would send clients past the gateway.
 _DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc"}
@@ -79,18 +80,15 @@ class Signer(Protocol):
 class Guard(Protocol):
     """Stage 2."""
 
-    def guard(self) -> Refusal | None:
+    def check(self) -> Refusal | None:
         """A Refusal while this node is quarantined."""
 
 
 class Counter(Protocol):
     """What the pipeline counts."""
 
-    def decided(self, service: str, effect: str, reason: str, edge: str, seconds: float) -> None:
-        """One decision was made on the staff plane."""
-
-    def decided_unseen(self) -> None:
-        """One decision was made that leaves no trace but a number."""
+    def decision(self, service: str, effect: str, reason: str, seconds: float, *, zero_log: bool) -> None:
+        """One decision was made; a zero-log one leaves no trace but a number."""
 
 
 @dataclass(slots=True)
@@ -134,11 +132,10 @@ class Pipeline:
     recorder: Recorder
     counter: Counter
     challenge: Callable[[Sequence[str], RequestFacts], str | None]
-    host: str
     staff_hosts: frozenset[str]
     edge: str = "mitm"
     phases: frozenset[str] = frozenset({"request", "response", "body"})
-    limits: RequestLimits = RequestLimits()
+    limits: RequestLimits = _LIMITS
     trusted_proxies: Sequence[IpNetwork] = ()
     clock: Callable[[], float] = time.time
     deadline_s: float = 15.0
@@ -165,7 +162,7 @@ class Pipeline:
             return facts
         case.facts = facts
         case.enter("guard")
-        if refusal := self.quarantine.guard():
+        if refusal := self.quarantine.check():
             return refusal
         case.enter("route")
         route = None if facts.path.startswith(_LOCAL) else self.routes.match(facts)
@@ -301,10 +298,8 @@ class Pipeline:
         reasons, effect = self._reasons(case, outcome)
         verdict: Verdict = outcome if not isinstance(outcome, Refusal) else self._reply(case, reasons)
         case.enter("record")
-        if self._zero_log(case):
-            self.counter.decided_unseen()
-            return verdict
-        if not isinstance(outcome, Local):
+        zero_log = self._zero_log(case)
+        if not zero_log and not isinstance(outcome, Local):
             try:
                 self.recorder.record(self._event(case, effect, reasons, verdict, outcome))
             except OSError:
@@ -312,7 +307,7 @@ class Pipeline:
                 verdict = self._reply(case, reasons)
         seconds = (time.perf_counter_ns() - case.started_ns) / 1e9
         service = case.route.service if case.route else "-"
-        self.counter.decided(service, effect, reasons[0], self.edge, seconds)
+        self.counter.decision(service, effect, reasons[0], seconds, zero_log=zero_log)
         return verdict
 
     @staticmethod

@@ -140,6 +140,37 @@ class Obliger(Protocol):
         """The body to send instead. Raising drops the upstream's body."""
 
 
+# ---- asking other servers ----
+
+
+class Unreachable(Exception):
+    """A server gave no usable HTTP answer: no connection, too slow, too large, not HTTP. The text holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A whole HTTP answer. Header names are lower case; of several equal ones the values are joined with a comma."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpClient(Protocol):
+    """Asks one kind of server. Bounded in time and size, follows no redirect, keeps no cookie."""
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+        """The answer, whatever its status. Raises `Unreachable`."""
+
+    async def post_form(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """The answer to a form (application/x-www-form-urlencoded), whatever its status. Raises `Unreachable`."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
 # ---- state: every method is durable when it returns, and raises StoreDown when the store cannot be used ----
 
 
@@ -183,7 +214,7 @@ class DeviceStore(Protocol):
         """Every record, newest first."""
 
     async def put_device(self, record: DeviceRecord) -> None:
-        """Insert or replace a record."""
+        """Insert or replace a record; a revoked one is never replaced by one that is not revoked."""
 
     async def add_enrolment(self, token_sha256: str, device_id: str, expires_at: float) -> None:
         """Remember a one-time token by the hex SHA-256 of its text."""
@@ -227,7 +258,7 @@ class SessionStore(Protocol):
         """Insert, or refresh `last_seen_at` and `expires_at`; never clears a revocation."""
 
     async def revoke_session(self, session_id: str, now: float, why: str) -> bool:
-        """Revoke; False for an unknown id."""
+        """Revoke; False for an unknown id. A revocation outlives the session's expiry by at least 400 days."""
 
 
 class ReplayStore(Protocol):

@@ -72,6 +72,14 @@ REASONS: dict[str, Reason] = _table(
     ("certificate_revoked", 403, "The device's certificate has been revoked.", _ENROL),
     ("certificate_malformed", 403, "The device certificate does not have the agreed profile.", _ENROL),
     ("crl_stale", 403, "The list of revoked certificates is missing, unverified or out of date.", _OPERATOR),
+    (
+        "enrolment_invalid",
+        403,
+        "The enrolment token is unknown, used or expired.",
+        "Ask the operator of the gateway for a new one.",
+    ),
+    ("csr_malformed", 400, "The certificate request cannot be used.", "Send a PKCS#10 request with a key of its own."),
+    ("key_reused", 400, "This key has had a certificate before.", "Make a new key for every certificate."),
     # identity
     ("token_ok", 200, "The access token is valid.", ""),
     ("login_required", 401, "You are not signed in.", "Sign in, or send an access token."),

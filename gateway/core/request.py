@@ -97,13 +97,17 @@ class RequestLimits:
 
 @dataclass(frozen=True, slots=True)
 class RawRequest:
-    """A request's head as the edge read it. `authority` is `:authority` (HTTP/2) or b"" (HTTP/1.1)."""
+    """A request's head as the edge read it. `authority` is `:authority` (HTTP/2) or b"" (HTTP/1.1).
+
+    `ended`: the request has no body (an HTTP/2 stream that ends with its head).
+    """
 
     method: bytes
     authority: bytes
     target: bytes
     headers: Sequence[tuple[bytes, bytes]]
     version: str  # "1.1" | "2"
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +329,7 @@ def admit(
     if (peer.sni or "").lower().removesuffix(".") != host and not (peer.sni is None and _is_ip(host)):
         return Refusal("misdirected_request", "host is not the server name of this connection")
 
-    framed = _framing(raw.version, hop, lengths)
+    framed = _framing(raw, hop, lengths)
     if isinstance(framed, Refusal):
         return framed
     options = {option.strip().lower() for value in hop.get("connection", ()) for option in value.split(",")}
@@ -363,16 +367,16 @@ def admit(
     )
 
 
-def _framing(version: str, hop: dict[str, list[str]], lengths: list[str]) -> int | None | Refusal:
+def _framing(raw: RawRequest, hop: dict[str, list[str]], lengths: list[str]) -> int | None | Refusal:
     """The body's length, None when chunked or ended by the stream; a Refusal when two readings are possible."""
     encodings = hop.get("transfer-encoding", [])
     if len(lengths) > 1 or (lengths and not _LENGTH.match(lengths[0])):
         return _bad("content-length")
-    if encodings and (lengths or version == "2" or len(encodings) > 1 or encodings[0].lower() != "chunked"):
+    if encodings and (lengths or raw.version == "2" or len(encodings) > 1 or encodings[0].lower() != "chunked"):
         return _bad("transfer-encoding")
     if lengths:
         return int(lengths[0])
-    return None if encodings or version == "2" else 0
+    return None if encodings or (raw.version == "2" and not raw.ended) else 0
 
 
 def _upgrade(

@@ -17,7 +17,8 @@ class Route:
     """One published part of a service. `prefix` are decoded path segments; `methods` None means every method.
 
     `plane` "user" is zero-log: nothing about its requests is written anywhere. `introspect_cache_s` None means that a
-    JWT is trusted until it expires; a number asks the issuer again at least that often.
+    JWT is trusted until it expires; a number asks the issuer again at least that often. `rule` is the path key of the
+    configuration that made this route, "" for the service itself.
     """
 
     service: str
@@ -35,6 +36,7 @@ class Route:
     identity_headers: bool = False
     preserve_host: bool = True
     body_limit_bytes: int = 1 << 30
+    rule: str = ""
 
     @property
     def zero_log(self) -> bool:

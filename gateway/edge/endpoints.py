@@ -15,6 +15,7 @@ from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -26,9 +27,9 @@ from starlette.types import ASGIApp, Message, Scope
 
 from gateway.core.ports import Enrolled, OwnEndpoints
 from gateway.core.reasons import Refusal
+from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
 from gateway.oversight.metrics import CONTENT_TYPE
-from gateway.pipeline import Local
 from gateway.replies import Reply, deny
 
 BODY_LIMIT_BYTES = 32_768
@@ -48,6 +49,18 @@ class Caller:
     client_ip: str
     decision_id: str
     device: Device | None = None
+
+
+class OwnRequest(Protocol):
+    """A request that the data path found to be for the gateway itself."""
+
+    @property
+    def facts(self) -> RequestFacts:
+        """The request."""
+
+    @property
+    def device(self) -> Device | None:
+        """The peer's device, verified and in good standing."""
 
 
 class Attempts:
@@ -152,8 +165,8 @@ def build_admin(*, metrics: Callable[[], bytes], ready: Callable[[], bool], poli
     return _application([Route("/metrics", get_metrics), Route("/healthz", get_health), Route("/readyz", get_ready)])
 
 
-async def answer_local(app: ASGIApp, local: Local, body: bytes) -> Reply:
-    """The reply to a request that the data path found to be for the gateway itself. Raises what an endpoint raises."""
+async def answer_local(app: ASGIApp, local: OwnRequest, body: bytes) -> Reply:
+    """The reply to a request for the gateway itself, without a length. Raises what an endpoint raises."""
     facts = local.facts
     caller = Caller(facts.host, facts.client_ip, secrets.token_hex(12), local.device)
     headers = [("host", facts.host), *facts.headers]

@@ -223,4 +223,3 @@ def _leaf(child: layer.Layer | None) -> layer.Layer | None:
 def is_bodyless(method: str, status: int) -> bool:
     """Whether an answer has no body whatever its headers say (RFC 9110 section 6.4.1)."""
     return method == "HEAD" or 100 <= status < 200 or status in _NO_BODY_STATUS  # noqa: PLR2004
-

@@ -177,7 +177,9 @@ class ClientHttp1(_Http1):
         elif self.stage == "wait" and len(self.buf) > _PIPELINE_BYTES:
             yield Abort(self.conn)
         elif self.stage == "tunnel" and self.buf:
-            yield ReceiveHttp(out.RequestData(self.stream_id, bytes(self.buf.maybe_extract_at_most(len(self.buf)) or b"")))
+            yield ReceiveHttp(
+                out.RequestData(self.stream_id, bytes(self.buf.maybe_extract_at_most(len(self.buf)) or b""))
+            )
 
     def _read_head(self) -> Commands:
         flaw: Refusal | None = None
@@ -225,9 +227,7 @@ class ClientHttp1(_Http1):
             data, complete, _ = self._take_body()
         except h11.RemoteProtocolError:
             self.stage = "done"
-            yield ReceiveHttp(
-                out.RequestProtocolError(self.stream_id, "bad chunk", out.ErrorCode.GENERIC_CLIENT_ERROR)
-            )
+            yield ReceiveHttp(out.RequestProtocolError(self.stream_id, "bad chunk", out.ErrorCode.GENERIC_CLIENT_ERROR))
             yield commands.CloseConnection(self.conn)
             return
         if complete:

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from mitmproxy import http
@@ -32,9 +32,11 @@ from gateway.edge.http1 import Abort, ClientHttp1, Release
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.tls import TlsEdge, ja4
 from gateway.edge.upstreams import Upstream
-from gateway.edge.worker_state import Edge
 from gateway.pipeline import Forward, Local
 from gateway.replies import Reply
+
+if TYPE_CHECKING:
+    from gateway.edge.worker import Edge
 
 _HIGH_BYTES, _LOW_BYTES = 1 << 18, 1 << 16
 _LINGER_S = 2.0
@@ -93,7 +95,7 @@ class UpstreamLeg(asyncio.Protocol):
         """The upstream has said everything it will."""
         self._gone()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)
         """The connection is gone."""
         self._gone()
 
@@ -172,7 +174,7 @@ class ClientConnection(asyncio.Protocol):
         if self.closing_since is None:
             self.pump(events.DataReceived(self.client, data))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)
         """The client is gone: end what it asked for, hand clean upstream connections back."""
         self.client.state = ConnectionState.CLOSED
         self.pump(events.ConnectionClosed(self.client))
@@ -364,7 +366,9 @@ class ClientConnection(asyncio.Protocol):
                     leg.transport.resume_reading()
             child = getattr(self.http.connections.get(server), "child_layer", None)
             uploads_wait |= leg.writing_paused or (
-                isinstance(child, UpstreamHttp2) and bool(child.h2_conn.stream_buffers) and child.backlog() > _HIGH_BYTES
+                isinstance(child, UpstreamHttp2)
+                and bool(child.h2_conn.stream_buffers)
+                and child.backlog() > _HIGH_BYTES
             )
         if uploads_wait != self._reading_paused:
             self._reading_paused = uploads_wait
@@ -432,6 +436,7 @@ class ClientConnection(asyncio.Protocol):
             target=request.data.path,
             headers=request.data.headers.fields,
             version="2" if request.is_http2 else "1.1",
+            ended=not exchange.has_body,
         )
         flaw: Refusal | None = getattr(request, "flaw", None)
         exchange.verdict = await gateway.pipeline.judge(raw, self.peer, flaw)
@@ -477,9 +482,7 @@ class ClientConnection(asyncio.Protocol):
     def answered(self, exchange: Exchange, response: http.Response, bodyless: bool) -> http.Response | Reply:
         """The answer's head as it goes out, or a denial in its place."""
         verdict = cast("Forward", exchange.verdict)
-        headers = [
-            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields
-        ]
+        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields]
         chunked = any(name == "transfer-encoding" for name, _ in headers)
         buffered = verdict.plan.needs_body and not bodyless
         if chunked or buffered:

@@ -26,6 +26,7 @@ from gateway.replies import Reply
 
 if TYPE_CHECKING:
     from gateway.edge.mitm import ClientConnection
+    from gateway.edge.worker import Generation
 
 Commands = layer.CommandGenerator[Any]
 LOCAL_BODY_BYTES = 1 << 16
@@ -324,9 +325,7 @@ class Stream(mitm.HttpStream):
         if not self.exchange.status and not self.flow.websocket:
             yield from self.reply(self.edge.refuse(self.exchange, reason))
             return
-        yield mitm.SendHttp(
-            http_events.ResponseProtocolError(self.stream_id, reason, _KILL), self.context.client
-        )
+        yield mitm.SendHttp(http_events.ResponseProtocolError(self.stream_id, reason, _KILL), self.context.client)
         yield from self.drop()
 
     def give_up_upstream(self) -> Commands:

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
-from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
 from mitmproxy.proxy import commands, context, events, layer
+from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
 from mitmproxy.tls import ClientHello
-
 from OpenSSL import SSL, crypto
 
 from gateway.edge.http import OURS

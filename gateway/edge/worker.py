@@ -220,7 +220,7 @@ def listening_socket(address: str, port: int) -> socket.socket:
 async def _main(config_path: Path, port: int, pipe: Pipe) -> None:
     loop = asyncio.get_running_loop()
     config = load(config_path)
-    metrics = Metrics()
+    metrics = Metrics(edge="mitm")
     shared = await Shared.open(config, metrics)
     edge = Edge(await build(config, shared), metrics)
     stop, reload = asyncio.Event(), asyncio.Event()

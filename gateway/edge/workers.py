@@ -139,7 +139,7 @@ class Supervisor:
     async def _watch(self, worker: Worker) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(worker.ready.wait(), _START_S)
-        while time.monotonic() - worker.beat_at < _HUNG_S:
+        while time.monotonic() - worker.beat_at < _HUNG_S:  # noqa: ASYNC110  (the time of the last beat is what counts)
             await asyncio.sleep(0.5)
         self._log.error("worker_hung", worker=worker.number)
         worker.process.kill()
@@ -164,13 +164,13 @@ class Supervisor:
                 if worker.process.returncode is not None:
                     break
                 await asyncio.sleep(0.02)
-        error = next((worker.error for worker in self.workers.values() if worker.error), "")
-        if error:
-            self._log.error("reload_refused", error=error)
+        refused = next((worker.error for worker in self.workers.values() if worker.error), "")
+        if refused:
+            self._log.error("reload_refused", error=refused)
         else:
             self.config = config
             self._log.info("reloaded", policy=self.policy)
-        return error
+        return refused
 
     @property
     def policy(self) -> str:
@@ -201,7 +201,7 @@ class Supervisor:
 async def _serve(config_path: Path, config: Config, announce: Callable[[Supervisor, int], None] | None) -> int:
     with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as folder:
         use_directory(Path(folder), fresh=True)
-        metrics = Metrics()
+        metrics = Metrics(edge="mitm")
         keeper = await Keeper.open(config)
         supervisor = Supervisor(config_path, config, metrics, Path(folder))
         loop = asyncio.get_running_loop()
@@ -249,7 +249,9 @@ async def _watch_files(supervisor: Supervisor, hup: asyncio.Event) -> None:
     async def on_change() -> None:
         while True:
             paths = watched_paths(supervisor.config_path, supervisor.config)
-            async for _ in watchfiles.awatch(*paths, debounce=100, step=30, recursive=True, ignore_permission_denied=True):
+            async for _ in watchfiles.awatch(
+                *paths, debounce=100, step=30, recursive=True, ignore_permission_denied=True
+            ):
                 hup.set()
                 if watched_paths(supervisor.config_path, supervisor.config) != paths:
                     break
@@ -278,7 +280,9 @@ class AdminServer:
         self._socket = listening_socket(config.admin.address, config.admin.port)
         self.port: int = self._socket.getsockname()[1]
         application = endpoints.build_admin(
-            metrics=metrics.render, ready=lambda: supervisor.is_ready and keeper.is_healthy, policy=lambda: supervisor.policy
+            metrics=metrics.render,
+            ready=lambda: supervisor.is_ready and keeper.is_healthy,
+            policy=lambda: supervisor.policy,
         )
         settings = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off")
         self._server = uvicorn.Server(settings)

@@ -21,8 +21,9 @@ from gateway.core.subject import Device, Identity, Session
 
 LINE_LIMIT_BYTES = 65_536
 _MODE = 0o600
-_TEXT_LIMIT = 2048
-_LIST_LIMIT = 100
+_PATH_LIMIT = 2048
+_TEXT_LIMIT = 512
+_LIST_LIMIT = 50
 # ASCII only, and every control character escaped: a line cannot be broken from inside.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _PID = os.getpid()
@@ -119,7 +120,7 @@ def decision_event(
         "ts": ts,
         "decision": decision_id,
         "effect": effect,
-        "reasons": list(reasons[:_LIST_LIMIT]),
+        "reasons": [code[:64] for code in reasons[:_LIST_LIMIT]],
         "status": status,
         "service": route.service if route is not None else None,
         "plane": route.plane if route is not None else None,
@@ -128,7 +129,7 @@ def decision_event(
     if facts is not None:
         event["method"] = facts.method
         event["host"] = facts.host
-        event["path"] = facts.path[:_TEXT_LIMIT]
+        event["path"] = facts.path[:_PATH_LIMIT]
         event["protocol"] = facts.protocol
         event["client_ip"] = facts.client_ip
     else:
@@ -147,7 +148,7 @@ def decision_event(
     if session is not None:
         event["session"] = session.id[:256]
     event["risk"] = risk.score
-    event["obligations"] = list(obligations[:_LIST_LIMIT])
+    event["obligations"] = [kind[:64] for kind in obligations[:_LIST_LIMIT]]
     event["policy"] = policy_version
     event["timings_us"] = dict(timings_us)
     event["edge"] = edge

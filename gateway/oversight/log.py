@@ -22,7 +22,7 @@ _SILENT: ContextVar[bool] = ContextVar("gateway_log_silent", default=False)
 _CUT = "[cut out]"
 _SECRET_NAME = re.compile(
     r"authorization|cookie|token|secret|password|passwd|passphrase|assertion|dpop|private|credential|api.?key"
-    r"|(?:^|_)(?:key|pin|otp|code|query|body|csr)$"
+    r"|(?:^|_)(?:pin|otp|query|body|csr)$"
 )
 _SECRET_SHAPE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
@@ -88,12 +88,12 @@ def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
     )
 
 
-def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger for a module of the gateway: `logger(__name__).info("reloaded", version=...)`.
+def get(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of a part of the gateway: `get("supervisor").info("reloaded", policy=...)`.
 
     Modules that may not import this one use `logging.getLogger(__name__)`; their lines come out the same way.
     """
-    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"gateway.{name}")
     return bound
 
 
@@ -125,10 +125,10 @@ def _only_the_place(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     record: logging.LogRecord | None = event.get("_record")
     if record is None or record.name.split(".", 1)[0] in _OURS:
         return event
-    kind = record.exc_info[0] if record.exc_info else None
-    place = f"{record.module}:{record.lineno}"
+    problem = event.get("exc_info")
+    kind = f": {problem[0].__name__}" if isinstance(problem, tuple) and problem[0] else ""
     return {
-        "event": f"{record.name} at {place}" + (f": {kind.__name__}" if kind else ""),
+        "event": f"{record.name} at {record.module}:{record.lineno}{kind}",
         **{
             name: event[name]
             for name in ("level", "logger", "timestamp", "_record", "_from_structlog")

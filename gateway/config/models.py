@@ -1,16 +1,16 @@
-"""The configuration: one YAML file, parsed strictly into frozen models.
+"""What may stand in the configuration file: frozen models, with a description for every key.
 
 Secrets never stand in the file: a `Secret` names a file or an environment variable. Relative paths are relative to the
-file. `gateway config schema` prints the JSON Schema for editors.
+file. `gateway config schema` prints the JSON Schema for editors, `gateway config docs` docs/configuration.md.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
@@ -18,6 +18,18 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 Method = Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")]
+
+
+INTROSPECT_AUTO_S = 10.0
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+
+
+def _word_or_number(value: Any) -> str:
+    return "(word)" if isinstance(value, str) else "(seconds)"
+
+
+def _short_or_long(value: Any) -> str:
+    return "(short)" if isinstance(value, str) else "(long)"
 
 
 class Model(BaseModel):
@@ -59,6 +71,11 @@ class Devices(Model):
     crl_max_age_s: Seconds = Field(86_400, description="A CRL older than this is stale, and every device is refused.")
     certificate_life_s: Seconds = Field(86_400, description="How long a device certificate lives.")
     enrolment_life_s: Seconds = Field(600, description="How long a one-time enrolment token lives.")
+
+    @property
+    def crl_file(self) -> Path | None:
+        """Where the CRL is; None without a device PKI."""
+        return self.crl or (self.ca.with_name("crl.pem") if self.ca else None)
 
 
 class Introspection(Model):
@@ -133,7 +150,7 @@ class Allow(Model):
     public: bool = Field(False, description="No sign-in needed.")
     roles: tuple[str, ...] = Field((), description="One of these roles is needed; org/role names the organisation.")
     departments: tuple[str, ...] = Field((), description="One of these departments; by default the service's own.")
-    countries: tuple[str, ...] = Field((), description="Only these countries (ISO 3166-1 alpha-2).")
+    countries: tuple[Country, ...] = Field((), description="Only these countries (ISO 3166-1 alpha-2).")
     mfa: bool | None = Field(None, description="A second factor is needed; by default on the staff plane.")
     read_only_roles: tuple[str, ...] = Field((), description="These roles may look (GET, HEAD) but not change.")
 
@@ -152,15 +169,18 @@ class Service(Model):
     """A protected service."""
 
     host: Host = Field(description="The public host name; *.name covers one level.")
-    upstream: str | Upstream = Field(description="Its own address, or the long form.")
+    upstream: Annotated[
+        Annotated[str, Tag("(short)")] | Annotated[Upstream, Tag("(long)")], Discriminator(_short_or_long)
+    ] = Field(description="Its own address, or the long form.")
     plane: Literal["staff", "user"] = Field("staff", description="user is zero-log: no trace of any request.")
     department: str = Field("", description="The department it belongs to.")
     sensitivity: str = Field("normal", description="Handed to policy as service.sensitivity.")
     device: Literal["required", "optional"] = Field("required", description="Whether an enrolled device is needed.")
     issuers: tuple[str, ...] = Field((), description="Issuers accepted here; empty accepts every configured one.")
-    introspect: Literal["auto", "never"] | Seconds = Field(
-        "auto", description="Ask the issuer about JWTs, cached this long; auto is 10 s on the staff plane."
-    )
+    introspect: Annotated[
+        Annotated[Literal["auto", "never"], Tag("(word)")] | Annotated[Seconds, Tag("(seconds)")],
+        Discriminator(_word_or_number),
+    ] = Field("auto", description="Ask the issuer about JWTs, cached this long; auto is 10 s on the staff plane.")
     allow: Allow = Field(Allow(), description="What the starter policies ask for.")
     paths: dict[Annotated[str, Field(pattern=r"^/[^\s?#%]*$")], PathRule] = Field(
         default_factory=dict, description="What is different below a path."
@@ -169,6 +189,18 @@ class Service(Model):
     identity_headers: bool = Field(False, description="Add plain X-Gateway-* identity headers as well.")
     preserve_host: bool = Field(True, description="Send the public host name, not the upstream's.")
     body_limit_mib: int = Field(1024, ge=0, description="The largest request body.")
+
+    @property
+    def backend(self) -> Upstream:
+        """The long form of `upstream`."""
+        return Upstream(urls=(self.upstream,)) if isinstance(self.upstream, str) else self.upstream
+
+    @property
+    def introspect_cache_s(self) -> float | None:
+        """How long an answer about a JWT may be used again; None when its issuer is not asked."""
+        if self.introspect == "never" or (self.introspect == "auto" and self.plane == "user"):
+            return None
+        return INTROSPECT_AUTO_S if self.introspect == "auto" else float(self.introspect)
 
 
 class Record(Model):
@@ -196,6 +228,7 @@ class Admin(Model):
 
     address: str = Field("127.0.0.1", description="Loopback by default.")
     port: Port = Field(9443, description="0 picks a free port.")
+    expose: bool = Field(False, description="Needed for an address that others can reach; it has no sign-in.")
 
 
 class Config(Model):
@@ -214,3 +247,13 @@ class Config(Model):
     limits: Limits = Field(Limits(), description="Protection of the gateway itself.")
     admin: Admin = Field(Admin(), description="The operator's listener.")
     trusted_proxies: tuple[IpNetwork, ...] = Field((), description="Proxies whose X-Forwarded-For is believed.")
+
+    @property
+    def database(self) -> Path:
+        """The embedded store's file."""
+        return self.state / "gateway.sqlite"
+
+    @property
+    def master_key(self) -> Path:
+        """The file of the key that seals secrets in the store."""
+        return self.state / "master.key"

@@ -1,0 +1,91 @@
+"""HTTP out, over httpx: bounded in time, size and connections; no redirects, no cookies, no proxies by environment.
+
+The size limit counts bytes on the wire: compressed answers are not asked for, and refused, so nothing can unfold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from types import MappingProxyType
+
+import httpx
+
+from gateway.core.ports import HttpAnswer, Unreachable
+
+_HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "zero-trust-gateway"}
+
+
+class HttpxClient:
+    """A `HttpClient`. `timeout_s` bounds a whole exchange, waiting for a free connection included.
+
+    `ca` (PEM) replaces the system's certificate authorities. Raises OSError or ssl.SSLError for a `ca` that cannot be
+    read. Create and use it on one event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        ca: Path | None = None,
+        timeout_s: float = 5.0,
+        limit_bytes: int = 1 << 20,
+        connections: int = 32,
+        user_agent: str = _HEADERS["user-agent"],
+    ) -> None:
+        context = ssl.create_default_context(cafile=str(ca) if ca is not None else None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._timeout_s = timeout_s
+        self._limit_bytes = limit_bytes
+        self._client = httpx.AsyncClient(
+            verify=context,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=4, keepalive_expiry=20),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers=_HEADERS | {"user-agent": user_agent},
+        )
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+        """The answer, whatever its status. Raises `Unreachable`."""
+        return await self._ask("GET", url, None, headers)
+
+    async def post_form(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """The answer to a form, whatever its status. Raises `Unreachable`."""
+        return await self._ask("POST", url, form, headers)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _ask(
+        self, method: str, url: str, form: Mapping[str, str] | None, headers: Mapping[str, str] | None
+    ) -> HttpAnswer:
+        try:
+            # httpx bounds each read; only the outer timeout bounds an answer that trickles.
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._client.stream(method, url, data=form, headers=headers) as answer,
+            ):
+                body = await self._body(answer)
+                return HttpAnswer(answer.status_code, MappingProxyType(dict(answer.headers)), body)
+        except TimeoutError:
+            raise Unreachable("no answer in time") from None
+        # The text of these exceptions may quote what was sent, so only their kind is told.
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
+            raise Unreachable(type(error).__name__) from None
+
+    async def _body(self, answer: httpx.Response) -> bytes:
+        if answer.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Unreachable("a compressed answer")
+        body = bytearray()
+        async for chunk in answer.aiter_raw():
+            body += chunk
+            if len(body) > self._limit_bytes:
+                raise Unreachable("an answer that is too large")
+        return bytes(body)

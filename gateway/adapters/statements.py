@@ -1,0 +1,62 @@
+"""The SQL of the embedded store: its schema, and what is too long to stand beside its use."""
+
+from __future__ import annotations
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE devices (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL, department TEXT NOT NULL, status TEXT NOT NULL,
+    created_at REAL NOT NULL, enrolled_at REAL, revoked_at REAL, revoked_why TEXT NOT NULL, posture TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE enrolments (
+    token_sha256 TEXT PRIMARY KEY, device_id TEXT NOT NULL, expires_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE certificates (
+    serial TEXT PRIMARY KEY, device_id TEXT NOT NULL, not_before REAL NOT NULL, not_after REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY, issuer TEXT NOT NULL, subject TEXT NOT NULL, identity TEXT NOT NULL, device_id TEXT NOT NULL,
+    created_at REAL NOT NULL, last_seen_at REAL NOT NULL, expires_at REAL NOT NULL,
+    revoked_at REAL, revoked_why TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE used (key TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE secrets (
+    purpose TEXT NOT NULL, name TEXT NOT NULL, created_at REAL NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (purpose, name)
+) WITHOUT ROWID;
+CREATE TABLE heartbeat (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
+CREATE INDEX enrolments_by_expiry ON enrolments (expires_at);
+CREATE INDEX certificates_by_expiry ON certificates (not_after);
+CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+CREATE INDEX used_by_expiry ON used (expires_at);
+"""
+DEVICE = "id, name, owner, department, status, created_at, enrolled_at, revoked_at, revoked_why, posture"
+SESSION = "id, issuer, subject, identity, device_id, created_at, last_seen_at, expires_at, revoked_at, revoked_why"
+GET_DEVICE = f"SELECT {DEVICE} FROM devices WHERE id = ?"  # noqa: S608  (constants only)
+GET_SESSION = f"SELECT {SESSION} FROM sessions WHERE id = ?"  # noqa: S608  (constants only)
+LIST_DEVICES = f"SELECT {DEVICE} FROM devices ORDER BY created_at DESC, id"  # noqa: S608  (constants only)
+LIST_SESSIONS = (
+    f"SELECT {SESSION} FROM sessions WHERE expires_at > :now AND (:subject IS NULL OR subject = :subject)"  # noqa: S608
+    " ORDER BY created_at DESC, id"
+)
+PUT_DEVICE = f"""
+INSERT INTO devices ({DEVICE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, owner = excluded.owner, department = excluded.department,
+    status = excluded.status, created_at = excluded.created_at, enrolled_at = excluded.enrolled_at,
+    revoked_at = excluded.revoked_at, revoked_why = excluded.revoked_why, posture = excluded.posture
+WHERE devices.status <> 'revoked' OR excluded.status = 'revoked'
+"""  # noqa: S608  (constants only)
+PUT_SESSION = f"""
+INSERT INTO sessions ({SESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET last_seen_at = max(last_seen_at, excluded.last_seen_at),
+    expires_at = max(expires_at, excluded.expires_at)
+"""  # noqa: S608  (constants only)
+FIRST_USE = """
+INSERT INTO used (key, expires_at) VALUES (:key, :expires_at)
+ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at WHERE used.expires_at <= :now
+"""
+REVOKED_CERTIFICATES = """
+SELECT c.serial, c.device_id, c.not_before, c.not_after, d.revoked_at
+FROM certificates c JOIN devices d ON d.id = c.device_id
+WHERE d.status = 'revoked' AND c.not_after > ? ORDER BY c.serial
+"""

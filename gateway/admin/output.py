@@ -1,0 +1,81 @@
+"""What the command line prints: tables, problems, JSON. Answers go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gateway.config import Problem
+
+out = Console()
+err = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """One plain line on stdout."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """One line on stderr, with rich markup."""
+    err.print(text, highlight=False, soft_wrap=True)
+
+
+def fail(message: str, fix: str = "") -> None:
+    """An error and what to do about it, on stderr."""
+    note(f"[bold red]error[/] {escape(message)}")
+    if fix:
+        note(f"  [dim]fix[/] {escape(fix)}")
+
+
+def as_json(value: Any) -> None:
+    """A value as JSON on stdout."""
+    say(json.dumps(value, indent=2, default=str))
+
+
+def rows(columns: Sequence[str], entries: Iterable[Mapping[str, Any]], *, json_wanted: bool, empty: str) -> None:
+    """Entries as a table, or as a JSON list of objects with every member they have."""
+    entries = list(entries)
+    if json_wanted:
+        as_json(entries)
+        return
+    if not entries:
+        note(escape(empty))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for entry in entries:
+        table.add_row(*(escape(str(entry.get(column, ""))) for column in columns))
+    out.print(table)
+
+
+def facts(entry: Mapping[str, Any], *, json_wanted: bool) -> None:
+    """One entry, a line for each member; or as a JSON object."""
+    if json_wanted:
+        as_json(entry)
+        return
+    width = max(map(len, entry), default=0)
+    for name, value in entry.items():
+        say(f"{name:<{width}}  {value}")
+
+
+def problems(found: Sequence[Problem], *, style: str = "red", word: str = "problem") -> None:
+    """Each problem in three lines: where, what, fix."""
+    for problem in found:
+        place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else str(problem.file)
+        key = f" [dim]{escape(problem.key)}[/]" if problem.key else ""
+        note(f"[bold {style}]{word}[/] {escape(place)}{key}")
+        note(f"  {escape(problem.message)}")
+        note(f"  [dim]fix[/] {escape(problem.fix)}")
+
+
+def moment(seconds: float | None) -> str:
+    """A time as people read it (UTC), "" for none."""
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,98 @@
+"""Stage 6 for bearer tokens: the session a token belongs to, whether it was ended, and the key it is bound to.
+
+Laws: the store is asked on every request. On a zero-log route nothing is written; only the revocation is looked up.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.core.ports import SessionRecord, SessionStore
+from gateway.core.reasons import Refusal
+from gateway.core.request import RequestFacts
+from gateway.core.routes import Route
+from gateway.core.subject import Device, Identity, Session
+
+_REFRESH_S = 60.0
+_CERTIFICATE = "x5t#S256"
+
+
+def session_id(issuer: str, subject: str, session_hint: str) -> str:
+    """The stable, unguessable-by-shape name of a bearer session: `b_` and 192 bits of a hash of who and which."""
+    digest = hashlib.sha256(b"gateway/v1/bearer-session")
+    for part in (issuer, subject, session_hint):
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(4) + raw)
+    return "b_" + base64.urlsafe_b64encode(digest.digest()).decode("ascii")[:32]
+
+
+class BearerSessions:
+    """Meets `SessionBinder`. Refusals: `session_revoked`, `binding_mismatch`. Raises StoreDown."""
+
+    def __init__(self, store: SessionStore, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._refreshing: set[str] = set()
+
+    async def bind(
+        self, identity: Identity, device: Device | None, facts: RequestFacts, route: Route
+    ) -> Session | Refusal:
+        """The session of a token that may be used here, with this certificate, at this moment."""
+        now = self._clock()
+        name = session_id(identity.issuer, identity.subject, identity.session_hint)
+        record = await self._store.session(name)
+        if record is not None and record.revoked_at is not None:
+            return Refusal("session_revoked", name)
+        bound_by = _bound_by(identity, device.cert_sha256 if device is not None else facts.peer.cert_sha256)
+        if isinstance(bound_by, Refusal):
+            return bound_by
+        if not route.zero_log:
+            await self._record(name, record, identity, device, now)
+        if record is not None:
+            created_at = record.created_at
+        else:
+            created_at = identity.auth_time if route.zero_log and identity.auth_time is not None else now
+        return Session(name, created_at, bound_by)
+
+    async def _record(
+        self, name: str, record: SessionRecord | None, identity: Identity, device: Device | None, now: float
+    ) -> None:
+        """Write a session at its first sight, then once a minute; a refresh under way is not waited for."""
+        if record is None:
+            shown = identity.email or identity.name or identity.subject
+            await self._store.put_session(
+                SessionRecord(
+                    id=name,
+                    issuer=identity.issuer,
+                    subject=identity.subject,
+                    identity=shown,
+                    device_id=device.id if device is not None else "",
+                    created_at=now,
+                    last_seen_at=now,
+                    expires_at=identity.expires_at,
+                )
+            )
+        elif now - record.last_seen_at >= _REFRESH_S and name not in self._refreshing:
+            self._refreshing.add(name)
+            try:
+                await self._store.put_session(replace(record, last_seen_at=now, expires_at=identity.expires_at))
+            finally:
+                self._refreshing.discard(name)
+
+
+def _bound_by(identity: Identity, cert_sha256: str) -> tuple[str, ...] | Refusal:
+    """The proofs that held. A confirmation that cannot be checked here is a mismatch (RFC 7800, RFC 8705)."""
+    confirmation = identity.confirmation
+    if not confirmation:
+        return ()
+    if confirmation.keys() != {_CERTIFICATE}:
+        return Refusal("binding_mismatch", "the token is bound to a kind of key that is not proven here")
+    expected = confirmation[_CERTIFICATE]
+    if not cert_sha256 or not hmac.compare_digest(expected.encode("utf-8", "replace"), cert_sha256.encode("ascii")):
+        return Refusal("binding_mismatch", "the token is bound to another certificate")
+    return (_CERTIFICATE,)

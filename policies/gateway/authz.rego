@@ -1,0 +1,47 @@
+# The one entry point: data.gateway.authz.decision.
+#
+# Every other file of this package looks at one concern and adds to three sets:
+#
+#   blocks       reasons why the answer is no, whatever the person does next
+#   challenges   reasons that a stronger sign-in would cure
+#   obligations  what the gateway must do to a request that is allowed
+#
+# To add a rule of your own, put a file beside this one with `package gateway.authz` and write, for instance,
+#
+#   blocks contains "weekend_closed" if time.weekday(input.now * 1000000000) in {"Saturday", "Sunday"}
+#
+# A request is allowed when it is admitted and nobody objects. All objections are reported, not only the first: those
+# that nothing can cure stand before those that a stronger sign-in would cure, each kind in alphabetical order.
+package gateway.authz
+
+# What holds when none of the answers below does.
+default decision := {"effect": "deny", "reasons": ["default_deny"]}
+
+decision := {"effect": "login", "reasons": ["login_required"]} if {
+	anonymous
+} else := {"effect": "deny", "reasons": array.concat(sort(blocks), sort(challenges))} if {
+	admitted
+	count(blocks) > 0
+} else := {"effect": "step_up", "reasons": sort(challenges)} if {
+	admitted
+	count(challenges) > 0
+} else := {"effect": "allow", "reasons": ["policy_ok"], "obligations": sort(obligations)} if {
+	admitted
+	count(blocks) == 0
+	count(challenges) == 0
+}
+
+# Nobody has signed in, and the service wants to know who it is.
+anonymous if {
+	input.identity == null
+	not scope.allow.public
+	named(scope.allow)
+}
+
+# Who is looked at any further. Nobody else gets another answer than default_deny.
+admitted if scope.allow.public
+
+admitted if {
+	named(scope.allow)
+	input.identity.sub != ""
+}

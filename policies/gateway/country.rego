@@ -1,0 +1,7 @@
+# The country the request comes from (ISO 3166-1 alpha-2). Where a list is given, an unknown country is outside of it.
+package gateway.authz
+
+blocks contains "country_blocked" if {
+	count(scope.allow.countries) > 0
+	not input.client.country in scope.allow.countries
+}

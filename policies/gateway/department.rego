@@ -1,0 +1,9 @@
+# Departments: those that `allow.departments` lists, else the service's own. A service without any is open to all of
+# them, as far as this rule goes.
+package gateway.authz
+
+blocks contains "department_mismatch" if {
+	count(scope.allow.departments) > 0
+	not scope.allow.public
+	not input.identity.department in scope.allow.departments
+}

@@ -1,0 +1,101 @@
+"""The house holds itself: layers, sizes, one importer for each library, documents that are complete."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("plugins/**/*.py")])
+STDLIB = sys.stdlib_module_names
+# Tools of the language rather than systems: they may be used where they are needed.
+SHARED = {"cryptography", "mitmproxy", "pydantic", "typing_extensions", "OpenSSL", "h11", "wsproto"}
+# Commands and the demo world stand outside the data path.
+OUTSIDE = ("gateway/admin/", "gateway/dev/")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_imports_go_one_way() -> None:
+    done = subprocess.run([str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_file_is_two_things(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 520
+
+
+def test_each_library_is_imported_by_one_module() -> None:
+    importers: dict[str, list[str]] = {}
+    for path in SOURCES:
+        if name_of(path).startswith(OUTSIDE):
+            continue
+        for library in imports(path) - STDLIB - SHARED - {"gateway", "plugins"}:
+            importers.setdefault(library, []).append(name_of(path))
+    assert {library: found for library, found in importers.items() if len(found) > 1} == {}
+
+
+def test_the_core_is_pure() -> None:
+    impure = {"time", "random", "secrets", "os", "socket", "asyncio", "pathlib", "subprocess", "threading"}
+    for path in ROOT.glob("gateway/core/*.py"):
+        found = imports(path)
+        assert found - STDLIB - {"gateway"} == set(), name_of(path)
+        assert found & impure == set(), name_of(path)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_there_is_no_logic_in_an_assert(path: Path) -> None:
+    asserts = [node.lineno for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Assert)]
+    assert asserts == []
+
+
+def test_broad_excepts_are_few_and_known() -> None:
+    known = {
+        "gateway/pipeline.py": 2,
+        "gateway/obligations.py": 1,
+        "gateway/edge/mitm.py": 1,
+        "gateway/edge/worker.py": 2,
+        "gateway/policy/rego.py": 1,
+    }
+    found: dict[str, int] = {}
+    for path in SOURCES:
+        broad = len(re.findall(r"except (?:Base)?Exception\b", path.read_text(encoding="utf-8")))
+        if broad and not name_of(path).startswith(OUTSIDE):
+            found[name_of(path)] = broad
+    assert {name: count for name, count in found.items() if count > known.get(name, 0)} == {}
+
+
+def test_every_lock_entry_has_a_hash() -> None:
+    for lock in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / lock).read_text(encoding="utf-8")
+        pins = re.findall(r"^[a-z0-9].*==", text, re.MULTILINE)
+        assert len(pins) > 20
+        assert text.count("--hash=sha256:") >= len(pins)
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+def test_no_key_and_no_certificate_is_committed() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert [name for name in tracked if name.endswith((".pem", ".key", ".crt", ".p12", ".sqlite"))] == []
+    marker = "-----BEGIN " + "PRIVATE KEY-----"
+    for name in filter(None, tracked):
+        path = ROOT / name
+        if path.is_file() and path.stat().st_size < 1 << 20:
+            assert marker not in path.read_text(encoding="utf-8", errors="ignore"), name

@@ -7,6 +7,7 @@ Laws: what a method acknowledged survives kill -9 and a power cut (WAL, synchron
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
@@ -39,13 +40,11 @@ class SqliteStore:
         try:
             _prepare_file(path)
             self._path, self._file = path, _inode(path)
-            self._writer = _connect(path, _WRITE_WAIT_MS)
-            try:
+            with contextlib.ExitStack() as undo:
+                self._writer = undo.enter_context(contextlib.closing(_connect(path, _WRITE_WAIT_MS)))
                 _migrate(self._writer)
                 self._reader = _connect(path, _READ_WAIT_MS)
-            except BaseException:
-                self._writer.close()
-                raise
+                undo.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise StoreDown(f"{path}: {error}") from error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
@@ -255,14 +254,13 @@ def _inode(path: Path) -> int | None:
 
 
 def _connect(path: Path, wait_ms: int) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_ms / 1000)
-    try:
+    with contextlib.ExitStack() as undo:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_ms / 1000)
+        undo.callback(db.close)
         db.execute("PRAGMA journal_mode = WAL").fetchone()
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA trusted_schema = OFF")
-    except BaseException:
-        db.close()
-        raise
+        undo.pop_all()
     return db
 
 

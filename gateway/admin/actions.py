@@ -10,13 +10,13 @@ from typing import Any
 
 from cryptography import x509
 
-from gateway.adapters.sealing import read_or_make_master_key
 from gateway.adapters.sqlite import SqliteStore
 from gateway.config import Config
 from gateway.core.ports import DeviceRecord, SessionRecord
 from gateway.core.reasons import Refusal, reason
 from gateway.identity.enrolment import Enrolment
 from gateway.identity.keyfiles import PkiFiles, found_pki, renew_server
+from gateway.wiring import open_store
 
 _PREFIX_LENGTH = 6
 
@@ -30,9 +30,9 @@ class ActionFailed(Exception):
 
 
 @asynccontextmanager
-async def open_store(config: Config) -> AsyncIterator[SqliteStore]:
-    """The embedded store of this configuration. Raises StoreDown, OSError or ValueError."""
-    store = SqliteStore(config.database, read_or_make_master_key(config.master_key))
+async def _opened(config: Config) -> AsyncIterator[SqliteStore]:
+    """The store of this configuration. Raises StoreDown, OSError or ValueError."""
+    store = open_store(config)
     try:
         yield store
     finally:
@@ -49,7 +49,7 @@ def _enrolment(store: SqliteStore, config: Config) -> Enrolment:
 
 async def add_device(config: Config, name: str, owner: str, department: str) -> tuple[DeviceRecord, str]:
     """A pending device and its one-time token."""
-    async with open_store(config) as store:
+    async with _opened(config) as store:
         try:
             return await _enrolment(store, config).create_device(name, owner, department)
         except ValueError as error:
@@ -58,7 +58,7 @@ async def add_device(config: Config, name: str, owner: str, department: str) -> 
 
 async def new_token(config: Config, wanted: str) -> tuple[DeviceRecord, str]:
     """Another one-time token for a device that is not revoked."""
-    async with open_store(config) as store:
+    async with _opened(config) as store:
         record = _pick_device(await store.devices(), wanted)
         token = await _enrolment(store, config).new_token(record.id)
         if isinstance(token, Refusal):
@@ -68,7 +68,7 @@ async def new_token(config: Config, wanted: str) -> tuple[DeviceRecord, str]:
 
 async def devices(config: Config) -> Sequence[DeviceRecord]:
     """Every device, newest first."""
-    async with open_store(config) as store:
+    async with _opened(config) as store:
         return await store.devices()
 
 
@@ -79,7 +79,7 @@ async def device(config: Config, wanted: str) -> DeviceRecord:
 
 async def revoke_device(config: Config, wanted: str, why: str) -> DeviceRecord:
     """Put a device out and publish the CRL; its record afterwards."""
-    async with open_store(config) as store:
+    async with _opened(config) as store:
         record = _pick_device(await store.devices(), wanted)
         await _enrolment(store, config).revoke(record.id, why)
         return await store.device(record.id) or record
@@ -87,7 +87,7 @@ async def revoke_device(config: Config, wanted: str, why: str) -> DeviceRecord:
 
 async def sessions(config: Config, subject: str | None = None) -> Sequence[SessionRecord]:
     """Unexpired sessions, newest first, of one subject or of all."""
-    async with open_store(config) as store:
+    async with _opened(config) as store:
         return await store.sessions(subject)
 
 
@@ -98,7 +98,7 @@ async def session(config: Config, wanted: str) -> SessionRecord:
 
 async def revoke_session(config: Config, wanted: str, why: str) -> SessionRecord:
     """End a session; its record afterwards."""
-    async with open_store(config) as store:
+    async with _opened(config) as store:
         record = _pick_session(await store.sessions(), wanted)
         await store.revoke_session(record.id, time.time(), why)
         return await store.session(record.id) or record
@@ -151,7 +151,7 @@ def new_server_certificate(folder: Path, hosts: Sequence[str]) -> PkiFiles:
 
 async def renew_crl(config: Config) -> bool:
     """Make a new CRL if the present one is past half its life or unusable; whether one was made."""
-    async with open_store(config) as store:
+    async with _opened(config) as store:
         return await _enrolment(store, config).refresh_crl()
 
 

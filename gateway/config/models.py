@@ -72,11 +72,6 @@ class Devices(Model):
     certificate_life_s: Seconds = Field(86_400, description="How long a device certificate lives.")
     enrolment_life_s: Seconds = Field(600, description="How long a one-time enrolment token lives.")
 
-    @property
-    def crl_file(self) -> Path | None:
-        """Where the CRL is; None without a device PKI."""
-        return self.crl or (self.ca.with_name("crl.pem") if self.ca else None)
-
 
 class Introspection(Model):
     """How to ask the issuer whether a token is active (RFC 7662)."""
@@ -247,13 +242,3 @@ class Config(Model):
     limits: Limits = Field(Limits(), description="Protection of the gateway itself.")
     admin: Admin = Field(Admin(), description="The operator's listener.")
     trusted_proxies: tuple[IpNetwork, ...] = Field((), description="Proxies whose X-Forwarded-For is believed.")
-
-    @property
-    def database(self) -> Path:
-        """The embedded store's file."""
-        return self.state / "gateway.sqlite"
-
-    @property
-    def master_key(self) -> Path:
-        """The file of the key that seals secrets in the store."""
-        return self.state / "master.key"

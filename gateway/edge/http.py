@@ -48,7 +48,10 @@ class DialUpstream(mitm.GetHttpConnection):
 
     def connection_spec_matches(self, connection: Connection) -> bool:
         """Whether an open connection serves this wish."""
-        return getattr(connection, "upstream", None) is self.upstream and connection.address == self.address
+        return (
+            getattr(connection, "upstream", None) is self.upstream
+            and getattr(connection, "address", None) == self.address
+        )
 
 
 # ---- HTTP/2 ----
@@ -141,6 +144,7 @@ class HttpEdge(mitm.HttpLayer):
 
     def event_to_child(self, child: layer.Layer, event: events.Event) -> Commands:
         """What mitmproxy's own does, for the commands that can occur here, the frequent ones first."""
+        command: Any
         for command in child.handle_event(event):
             kind = type(command)
             if kind is ReceiveHttp:
@@ -191,8 +195,8 @@ class HttpEdge(mitm.HttpLayer):
                 return
         context = _fork(self.context)
         context.server = Server(address=event.address)
-        context.server.upstream = event.upstream  # type: ignore[attr-defined]
-        context.server.share = shared  # type: ignore[attr-defined]
+        context.server.upstream = event.upstream
+        context.server.share = shared
         child = UpstreamLayer(context)
         self.connections[context.server] = child
         self.waiting_for_establishment[context.server].append(event)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from mitmproxy import http
-from mitmproxy.connection import Client, Connection, ConnectionState, Server
+from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import tls
@@ -27,8 +27,9 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge.endpoints import answer_local
-from gateway.edge.http import ClientHttp2, HttpEdge, Interrupt, Linger, UpstreamHttp2
+from gateway.edge.http import ClientHttp2, HttpEdge, Interrupt, Linger
 from gateway.edge.http1 import Abort, ClientHttp1, Release
+from gateway.edge.legs import HIGH_BYTES, Legs
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.tls import TlsEdge, ja4
 from gateway.edge.upstreams import Upstream
@@ -38,7 +39,6 @@ from gateway.replies import Reply
 if TYPE_CHECKING:
     from gateway.edge.worker import Edge
 
-_HIGH_BYTES, _LOW_BYTES = 1 << 18, 1 << 16
 _LINGER_S = 2.0
 _SWITCHING = 101
 _OPTIONS = SimpleNamespace(
@@ -56,80 +56,12 @@ _OPTIONS = SimpleNamespace(
 logger = logging.getLogger("gateway.edge")
 
 
-class UpstreamLeg(asyncio.Protocol):
-    """One TCP (or TLS) connection to an upstream; it belongs to one client connection, or to the pool."""
-
-    def __init__(self, upstream: Upstream, address: tuple[str, int]) -> None:
-        self.upstream = upstream
-        self.address = address
-        self.owner: ClientConnection | None = None
-        self.server: Server | None = None
-        self.transport: asyncio.Transport
-        self.writing_paused = False
-        self._closed = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=_HIGH_BYTES)
-
-    @property
-    def usable(self) -> bool:
-        """Whether the connection is open and nothing unasked has arrived."""
-        return not self._closed and not self.transport.is_closing()
-
-    @property
-    def alpn(self) -> bytes:
-        """The protocol the upstream agreed to."""
-        secured = self.transport.get_extra_info("ssl_object")
-        return ((secured.selected_alpn_protocol() if secured else None) or "").encode()
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes from the upstream; on a pooled connection nobody asked for them, so it is cut."""
-        if self.owner is None or self.server is None:
-            self.abort()
-        else:
-            self.owner.pump(events.DataReceived(self.server, data))
-
-    def eof_received(self) -> None:
-        """The upstream has said everything it will."""
-        self._gone()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)
-        """The connection is gone."""
-        self._gone()
-
-    def _gone(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self.owner is not None and self.server is not None:
-            self.owner.upstream_gone(self.server)
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        self._closed = True
-        self.transport.abort()
-
-    def pause_writing(self) -> None:
-        """The upstream does not keep up: stop reading from the client."""
-        self.writing_paused = True
-        if self.owner is not None:
-            self.owner.balance()
-
-    def resume_writing(self) -> None:
-        """The upstream keeps up again."""
-        self.writing_paused = False
-        if self.owner is not None:
-            self.owner.balance()
-
-
 class ClientConnection(asyncio.Protocol):
     """One client connection with everything that happens on it."""
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
-        self.legs: dict[Connection, UpstreamLeg] = {}
+        self.legs = Legs(self)
         self.exchanges: dict[int, Exchange] = {}
         self.opened_at = self.active_at = time.monotonic()
         self.established = False
@@ -140,7 +72,6 @@ class ClientConnection(asyncio.Protocol):
         self._ja4 = ""
         self._queue: collections.deque[events.Event] = collections.deque()
         self._pumping = False
-        self._reading_paused = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- the client's transport ----
@@ -148,7 +79,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected; over the limits it is cut before it costs anything."""
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=_HIGH_BYTES)
+        self.transport.set_write_buffer_limits(high=HIGH_BYTES)
         peername = transport.get_extra_info("peername") or ("", 0)
         self.ip = peername[0]
         self.client = Client(
@@ -174,16 +105,11 @@ class ClientConnection(asyncio.Protocol):
         if self.closing_since is None:
             self.pump(events.DataReceived(self.client, data))
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)  # noqa: ARG002  (asyncio)
         """The client is gone: end what it asked for, hand clean upstream connections back."""
         self.client.state = ConnectionState.CLOSED
         self.pump(events.ConnectionClosed(self.client))
-        for server, leg in list(self.legs.items()):
-            if leg.usable and self.http.idle(server):
-                self._release(server)
-            else:
-                leg.abort()
-        self.legs.clear()
+        self.legs.hand_back()
         for exchange in list(self.exchanges.values()):
             self.closed(exchange)
         for task in self._tasks:
@@ -193,12 +119,12 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not keep up: stop reading from upstreams."""
         self.paused_since = time.monotonic()
-        self.balance()
+        self.legs.balance()
 
     def resume_writing(self) -> None:
         """The client keeps up again."""
         self.paused_since = None
-        self.balance()
+        self.legs.balance()
 
     @property
     def draining(self) -> bool:
@@ -223,7 +149,7 @@ class ClientConnection(asyncio.Protocol):
             self._abort_all()
         finally:
             self._pumping = False
-        self.balance()
+        self.legs.balance()
 
     def _run(self, command: commands.Command) -> None:
         if isinstance(command, commands.SendData):
@@ -233,9 +159,9 @@ class ClientConnection(asyncio.Protocol):
         elif isinstance(command, commands.Log):
             pass
         elif isinstance(command, commands.OpenConnection):
-            self._open(command)
+            self.legs.open(command)
         elif isinstance(command, Release):
-            self._release(command.connection)
+            self.legs.release(command.connection)
         elif isinstance(command, Linger):
             self._linger()
         elif isinstance(command, Abort):
@@ -278,110 +204,17 @@ class ClientConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
 
     def _abort_all(self) -> None:
-        for leg in self.legs.values():
-            leg.abort()
+        self.legs.abort()
         self.transport.abort()
-
-    # ---- upstream connections ----
-
-    def _open(self, command: commands.OpenConnection) -> None:
-        server = cast("Server", command.connection)
-        upstream: Upstream = server.upstream  # type: ignore[attr-defined]
-        address = cast("tuple[str, int]", server.address)
-        leg = None if upstream.http2 else upstream.take(address)
-        if leg is not None:
-            self._connected(command, leg)
-        else:
-            self._spawn(self._dial(command, upstream, address))
-
-    async def _dial(self, command: commands.OpenConnection, upstream: Upstream, address: tuple[str, int]) -> None:
-        error: str | None = None
-        try:
-            async with asyncio.timeout(upstream.settings.connect_timeout_s):
-                _, leg = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamLeg(upstream, address), *address, ssl=upstream.context, server_hostname=upstream.sni
-                )
-            if upstream.http2 and upstream.tls and leg.alpn != b"h2":
-                leg.abort()
-                error = "the upstream does not speak HTTP/2"
-        except (OSError, TimeoutError) as failure:
-            error = f"{type(failure).__name__}: {failure}"
-        if error is not None:
-            self.edge.upstream_failed(upstream, address, error)
-            command.connection.error = error
-            self.http.forget(command.connection)
-            self.pump(events.OpenConnectionCompleted(command, error))
-        elif self.transport.is_closing():
-            leg.abort()
-        else:
-            self._connected(command, leg)
-
-    def _connected(self, command: commands.OpenConnection, leg: UpstreamLeg) -> None:
-        server = cast("Server", command.connection)
-        leg.owner, leg.server = self, server
-        server.state = ConnectionState.OPEN
-        server.timestamp_start = time.time()
-        server.alpn = b"h2" if leg.upstream.http2 else b"http/1.1"
-        self.legs[server] = leg
-        self.pump(events.OpenConnectionCompleted(command, None))
-
-    def _release(self, connection: Connection) -> None:
-        leg = self.legs.pop(connection, None)
-        self.http.forget(connection)
-        if leg is None:
-            return
-        leg.owner = leg.server = None
-        if leg.usable:
-            leg.transport.resume_reading()
-            leg.upstream.give(leg)
-
-    def upstream_gone(self, server: Server) -> None:
-        """An upstream connection has ended."""
-        if server not in self.legs:
-            return
-        server.state = ConnectionState.CLOSED
-        self.pump(events.ConnectionClosed(server))
-        leg = self.legs.pop(server, None)
-        self.http.forget(server)
-        if leg is not None:
-            leg.transport.close()
-
-    def balance(self) -> None:
-        """Pause reading wherever the receiving side has more than enough waiting."""
-        if self.transport.is_closing():
-            return
-        congested: set[Connection] = set()
-        http2 = self.http.connections.get(self.client)
-        if isinstance(http2, ClientHttp2) and http2.h2_conn.stream_buffers:
-            for stream_id, waiting in http2.backlog().items():
-                stream = self.http.streams.get(stream_id)
-                if stream is not None and waiting > _HIGH_BYTES:
-                    congested.add(stream.context.server)
-        uploads_wait = False
-        for server, leg in self.legs.items():
-            if leg.usable:
-                if self.paused_since is not None or server in congested:
-                    leg.transport.pause_reading()
-                else:
-                    leg.transport.resume_reading()
-            child = getattr(self.http.connections.get(server), "child_layer", None)
-            uploads_wait |= leg.writing_paused or (
-                isinstance(child, UpstreamHttp2)
-                and bool(child.h2_conn.stream_buffers)
-                and child.backlog() > _HIGH_BYTES
-            )
-        if uploads_wait != self._reading_paused:
-            self._reading_paused = uploads_wait
-            (self.transport.pause_reading if uploads_wait else self.transport.resume_reading)()
 
     # ---- hooks ----
 
     def _hook(self, hook: commands.StartHook) -> None:
         if isinstance(hook, HttpRequestHeadersHook):
-            self._spawn(self._judge(hook, hook.flow.exchange))  # type: ignore[attr-defined]
+            self.spawn(self._judge(hook, hook.flow.exchange))  # type: ignore[attr-defined]
             return
         if isinstance(hook, HttpRequestHook):
-            self._spawn(self._answer_local(hook, hook.flow.exchange))  # type: ignore[attr-defined]
+            self.spawn(self._answer_local(hook, hook.flow.exchange))  # type: ignore[attr-defined]
             return
         if isinstance(hook, ws.WebsocketMessageHook) and hook.flow.websocket:
             hook.flow.websocket.messages.clear()
@@ -396,7 +229,8 @@ class ClientConnection(asyncio.Protocol):
         if hook.blocking:
             self._queue.append(events.HookCompleted(hook))
 
-    def _spawn(self, coroutine: Any) -> None:
+    def spawn(self, coroutine: Any) -> None:
+        """Run a coroutine that belongs to this connection; what it raises ends the connection."""
         task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
         if not task.done():
             self._tasks.add(task)
@@ -548,7 +382,7 @@ class ClientConnection(asyncio.Protocol):
     def _check_exchange(self, exchange: Exchange, now: float) -> None:
         verdict = exchange.verdict
         if isinstance(verdict, Forward) and exchange.status != _SWITCHING:
-            upload = exchange.has_body and not self._reading_paused and verdict.facts.protocol != "grpc"
+            upload = exchange.has_body and not self.legs.uploads_wait and verdict.facts.protocol != "grpc"
             if upload and now - exchange.progress_at > self.edge.limits.stall_s:
                 self.pump(Interrupt(exchange.stream_id, "request_timeout"))
             elif not exchange.has_body and exchange.waiting_since is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mitmproxy import http
 from mitmproxy.proxy import commands, events, layer
@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers.http import _events as http_events
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 from mitmproxy.websocket import WebSocketData
-from wsproto import ConnectionState as WebSocketState
+from wsproto.connection import ConnectionState as WebSocketState
 from wsproto.events import CloseConnection
 
 from gateway.edge.http import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, Linger, is_bodyless
@@ -102,14 +102,15 @@ class Stream(mitm.HttpStream):
         self.server_state = self.state_errored
 
     def _handle_event(self, event: events.Event) -> Commands:
-        kind = type(event)
+        kind: Any = type(event)
+        state: Any
         if kind in _FROM_CLIENT:
-            return self.client_state(event)
-        if kind in _FROM_UPSTREAM:
-            return self.server_state(event)
-        if isinstance(event, Interrupt):
-            return self.interrupt(event.reason)
-        return self.handle_protocol_error(event)
+            state = self.client_state
+        elif kind in _FROM_UPSTREAM:
+            state = self.server_state
+        else:
+            state = self.interrupt if kind is Interrupt else self.handle_protocol_error
+        return cast("Commands", state(event))
 
     # ---- the request ----
 
@@ -118,7 +119,7 @@ class Stream(mitm.HttpStream):
         self.exchange = self.edge.opened(Exchange(self.stream_id, event.request, not event.end_stream))
         self.flow = Flow(self.exchange)
         self.client_state = self.server_state = self.state_errored
-        yield HttpRequestHeadersHook(self.flow)
+        yield HttpRequestHeadersHook(self.flow)  # type: ignore[arg-type]
         if any(isinstance(queued, http_events.RequestProtocolError) for queued in self._paused_event_queue):
             yield from self.drop()
             return
@@ -161,7 +162,7 @@ class Stream(mitm.HttpStream):
             self.exchange.progress_at = time.monotonic()
             verdict = self.exchange.verdict
             if isinstance(verdict, Forward) and self.exchange.received > verdict.route.body_limit_bytes:
-                yield from self.interrupt("body_too_large")
+                yield from self.interrupt(Interrupt(self.stream_id, "body_too_large"))
                 return
             yield mitm.SendHttp(event, self.context.server)
         elif isinstance(event, http_events.RequestEndOfMessage):
@@ -181,7 +182,7 @@ class Stream(mitm.HttpStream):
         elif isinstance(event, http_events.RequestEndOfMessage):
             self.exchange.has_body = False
             self.client_state = self.state_errored
-            yield HttpRequestHook(self.flow)
+            yield HttpRequestHook(self.flow)  # type: ignore[arg-type]
             verdict = self.exchange.verdict
             yield from self.reply(
                 verdict if isinstance(verdict, Reply) else self.edge.refuse(self.exchange, "gateway_error")
@@ -317,8 +318,9 @@ class Stream(mitm.HttpStream):
             server.h2_conn.reset_stream(self.stream_id, code)
             yield commands.SendData(self.context.client, server.h2_conn.data_to_send())
 
-    def interrupt(self, reason: str) -> Commands:
+    def interrupt(self, event: Interrupt) -> Commands:
         """End the exchange from outside: with an answer when none was begun, else by cutting it."""
+        reason = event.reason
         if self.exchange.over:
             return
         yield from self.give_up_upstream()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from mitmproxy.proxy import commands, context, events, layer
@@ -78,7 +79,7 @@ def _context(certificate: Path, key: Path, device_ca: Path | None) -> SSL.Contex
     return made
 
 
-def _choose(_connection: SSL.Connection, offered: Sequence[bytes]) -> bytes | object:
+def _choose(_connection: SSL.Connection, offered: list[bytes]) -> Any:
     return next((name for name in _ALPN if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 

@@ -16,7 +16,7 @@ from gateway import config
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.edge.mitm import UpstreamLeg
+    from gateway.edge.legs import UpstreamLeg
     from gateway.pipeline import Forward
 
 Address = tuple[str, int]

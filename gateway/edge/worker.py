@@ -33,7 +33,7 @@ from gateway.edge.tls import ServerContexts
 from gateway.edge.upstreams import Upstream
 from gateway.oversight import log
 from gateway.oversight.metrics import Metrics, use_directory
-from gateway.pipeline import Forward
+from gateway.pipeline import Forward, Pipeline
 from gateway.wiring import Gateway, Shared
 
 HEARTBEAT_S = 1.0
@@ -52,7 +52,7 @@ class Generation:
     endpoints: Any
 
     @property
-    def pipeline(self) -> Any:
+    def pipeline(self) -> Pipeline:
         """The data path."""
         return self.gateway.pipeline
 

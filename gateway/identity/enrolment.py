@@ -118,8 +118,10 @@ class Enrolment:
             present = load_crl(self._crl.read_bytes(), self._trust.issuing, now, self._config.crl_max_age_s)
         except FileNotFoundError:
             present = Refusal("crl_stale", "no CRL")
-        if not isinstance(present, Refusal) and now < (present.this_update + present.next_update) / 2:
-            return False
+        if not isinstance(present, Refusal):
+            life_s = min(present.next_update - present.this_update, self._config.crl_max_age_s)
+            if now < present.this_update + life_s / 2:
+                return False
         await self._publish()
         return True
 

@@ -22,11 +22,9 @@ second_factor(identity, settings) if {
 	count(identity.amr) == 0
 }
 
-fresh(_, settings) if settings.max_age_s == null
-
-fresh(identity, settings) if {
+fresh(identity, max_age_s) if {
 	is_number(identity.auth_time)
-	input.now - identity.auth_time <= settings.max_age_s
+	input.now - identity.auth_time <= max_age_s
 }
 
 challenges contains "mfa_required" if {
@@ -36,8 +34,9 @@ challenges contains "mfa_required" if {
 }
 
 challenges contains "mfa_stale" if {
+	data.gateway.settings.mfa.max_age_s != null
 	scope.allow.mfa != false
-	not fresh(input.identity, data.gateway.settings.mfa)
 	second_factor(input.identity, data.gateway.settings.mfa)
+	not fresh(input.identity, data.gateway.settings.mfa.max_age_s)
 	not elevated
 }

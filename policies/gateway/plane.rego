@@ -1,17 +1,13 @@
 # The staff plane and the user plane have different accounts.
 #
-# data.gateway.settings.planes[plane] lists the issuers and the organisations whose accounts belong to a plane; an
-# empty list accepts every one. A plane that is not listed accepts nobody.
+# data.gateway.settings.planes[plane].orgs lists the organisations whose accounts belong to a plane; an empty list
+# accepts every one. A plane that is not listed accepts nobody. (Which issuers a service accepts is said in its own
+# configuration.)
 package gateway.authz
 
-belongs(identity, plane) if {
-	fits(identity.iss, plane.issuers)
-	fits(identity.org, plane.orgs)
-}
+belongs(_, plane) if count(plane.orgs) == 0
 
-fits(_, names) if count(names) == 0
-
-fits(name, names) if name in names
+belongs(identity, plane) if identity.org in plane.orgs
 
 blocks contains "plane_mismatch" if {
 	not scope.allow.public

@@ -9,7 +9,7 @@
 # A service or path that the configuration does not know has no scope, and nothing is allowed there.
 package gateway.authz
 
-scope := data.gateway.services[input.service.name].paths[input.service.rule]
+scope := service.paths[input.service.rule] if service := data.gateway.services[input.service.name]
 
 # Whether the configuration says who may enter. A service that names nobody is closed.
 named(allow) if count(allow.roles) > 0

@@ -1,0 +1,189 @@
+"""The part of `gateway check` that looks at this machine: secrets, certificates, folders, policies.
+
+A finding is a place in the configuration, what is wrong there and the fix; `is_warning` when the gateway would run.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from gateway.admin.actions import hosts_of, names_of
+from gateway.config import Config, ConfigError, Secret, ServerCertificate, resolve_secret
+from gateway.core.reasons import Refusal
+from gateway.identity.enrolment import crl_path
+from gateway.identity.keyfiles import load_authority
+from gateway.identity.trust import DeviceTrust, load_crl
+
+Place = tuple[str | int, ...]
+_DAY_S = 86_400
+_SOON_S = 7 * _DAY_S
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_UNREADABLE = (OSError, ValueError, TypeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that `gateway check` found."""
+
+    place: Place
+    message: str
+    fix: str
+    is_warning: bool = False
+
+
+def access(config: Config) -> Iterator[Finding]:
+    """Services that nobody could open, and tokens that would travel in clear text."""
+    for name, service in config.services.items():
+        place: Place = ("services", name)
+        if service.device == "required" and config.devices.ca is None:
+            fix = "Run `gateway pki init` and name it under `devices`, or write `device: optional` here."
+            yield Finding((*place, "device"), "No device can be enrolled, so nobody gets in.", fix, is_warning=True)
+        if not config.issuers and not service.allow.public:
+            message = "No issuer is configured, so nobody can sign in here."
+            yield Finding((*place, "allow"), message, "Add your identity provider under `issuers`.", is_warning=True)
+        if service.keep_bearer and any(url.startswith("http://") for url in service.backend.urls):
+            message = "The caller's token goes to the service in clear text."
+            yield Finding((*place, "keep_bearer"), message, "Use https:// upstream.", is_warning=True)
+
+
+def secrets(config: Config) -> Iterator[Finding]:
+    """Every secret can be read, by this user alone."""
+    wanted: list[tuple[Place, Secret | None]] = [(("policy", "token"), config.policy.token)]
+    for number, issuer in enumerate(config.issuers):
+        if issuer.introspection is not None:
+            place: Place = ("issuers", number, "introspection")
+            wanted += [((*place, "secret"), issuer.introspection.secret), ((*place, "key"), issuer.introspection.key)]
+    for place, secret in wanted:
+        if secret is None:
+            continue
+        try:
+            resolve_secret(secret)
+        except ConfigError as error:
+            yield Finding(place, error.problems[0].message, error.problems[0].fix)
+
+
+def certificates(config: Config, now: float) -> Iterator[Finding]:
+    """Server certificates are current, fit their keys and cover every host; other CA files can be read."""
+    covered: set[str] = set()
+    usable = True
+    for number, item in enumerate(config.tls):
+        place: Place = ("tls", number)
+        try:
+            leaf = x509.load_pem_x509_certificates(item.certificate.read_bytes())[0]
+        except _UNREADABLE as error:
+            usable = False
+            fix = "`gateway pki server` makes one."
+            yield Finding((*place, "certificate"), f"The certificate cannot be read: {_why(error)}.", fix)
+            continue
+        covered.update(names_of(leaf))
+        yield from _validity(leaf, (*place, "certificate"), now, "`gateway pki server` makes a new one.")
+        yield from _key(item, leaf, (*place, "key"))
+    for host in hosts_of(config):
+        if usable and not covered & {host, f"*.{host.partition('.')[2]}"}:
+            owner = next((name for name, service in config.services.items() if service.host == host), None)
+            where: Place = ("host",) if owner is None else ("services", owner, "host")
+            fix = "`gateway pki server` makes a certificate for every host in this file."
+            yield Finding(where, f"No certificate under `tls` covers {host}.", fix)
+    for where, path in _authorities(config):
+        try:
+            found = x509.load_pem_x509_certificates(path.read_bytes())
+        except _UNREADABLE as error:
+            yield Finding(where, f"The CA file cannot be read: {_why(error)}.", "Name a PEM file of certificates.")
+        else:
+            for certificate in found:
+                yield from _validity(certificate, where, now, "Get a new one from its owner.")
+
+
+def _authorities(config: Config) -> Iterator[tuple[Place, Path]]:
+    for number, issuer in enumerate(config.issuers):
+        if issuer.ca is not None:
+            yield ("issuers", number, "ca"), issuer.ca
+    if config.policy.ca is not None:
+        yield ("policy", "ca"), config.policy.ca
+    for name, service in config.services.items():
+        if service.backend.ca is not None:
+            yield ("services", name, "upstream", "ca"), service.backend.ca
+
+
+def _key(item: ServerCertificate, leaf: x509.Certificate, place: Place) -> Iterator[Finding]:
+    try:
+        mode = item.key.stat().st_mode
+        key = serialization.load_pem_private_key(item.key.read_bytes(), password=None)
+    except _UNREADABLE as error:
+        yield Finding(place, f"The key cannot be read: {_why(error)}.", "Name the PEM file of the certificate's key.")
+        return
+    if mode & _OTHERS:
+        yield Finding(place, "Others can use the key's file.", f"Run `chmod 600 {item.key}`.")
+    if key.public_key() != leaf.public_key():
+        yield Finding(place, "This key belongs to another certificate.", "Name the pair that was made together.")
+
+
+def _validity(certificate: x509.Certificate, place: Place, now: float, fix: str) -> Iterator[Finding]:
+    subject = certificate.subject.rfc4514_string()
+    until = certificate.not_valid_after_utc.timestamp()
+    if now >= until:
+        yield Finding(place, f"The certificate {subject} has expired.", fix)
+    elif now < certificate.not_valid_before_utc.timestamp():
+        yield Finding(place, f"The certificate {subject} is not valid yet.", "Check this machine's clock.")
+    elif until - now < _SOON_S:
+        message = f"The certificate {subject} expires in {int((until - now) / _DAY_S)} days."
+        yield Finding(place, message, fix, is_warning=True)
+
+
+def device_pki(config: Config, now: float) -> Iterator[Finding]:
+    """The device CA, its key and its CRL."""
+    devices = config.devices
+    if devices.ca is None:
+        return
+    make = "`gateway pki init` makes a device PKI."
+    try:
+        trust = DeviceTrust(devices.ca.read_bytes())
+    except _UNREADABLE as error:
+        yield Finding(("devices", "ca"), f"The device CA cannot be used: {_why(error)}.", make)
+        return
+    for certificate in (*trust.roots, *trust.issuing):
+        yield from _validity(certificate, ("devices", "ca"), now, make)
+    if devices.issuing_key is not None:
+        try:
+            authority = load_authority(devices.ca, devices.issuing_key)
+        except _UNREADABLE as error:
+            yield Finding(("devices", "issuing_key"), f"The issuing key cannot be used: {_why(error)}.", make)
+        else:
+            if authority.certificate not in trust.issuing:
+                yield Finding(("devices", "issuing_key"), "This key is not that of a device-issuing CA.", make)
+    place: Place = ("devices", "crl") if devices.crl is not None else ("devices", "ca")
+    try:
+        listed = load_crl(crl_path(devices).read_bytes(), trust.issuing, now, devices.crl_max_age_s)
+    except OSError as error:
+        listed = Refusal("crl_stale", f"the CRL cannot be read: {_why(error)}")
+    if isinstance(listed, Refusal):
+        what = f"Every device would be refused: {listed.detail}."
+        # With the issuing key here, `serve` makes a new list as it starts.
+        yield Finding(place, what, "Run `gateway pki crl`.", is_warning=devices.issuing_key is not None)
+
+
+def folders(config: Config) -> Iterator[Finding]:
+    """The state folder is this user's alone, and the record can be written."""
+    state = config.state
+    if state.exists():
+        if not state.is_dir():
+            yield Finding(("state",), f"{state} is no folder.", "Name a folder.")
+        elif stat.S_IMODE(state.stat().st_mode) & _OTHERS:
+            yield Finding(("state",), f"Others can use {state}.", f"Run `chmod 700 {state}`.")
+    for place, folder in ((("state",), state), (("record", "file"), config.record.file.parent)):
+        nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            yield Finding(place, f"{nearest} cannot be written.", "Let the user who runs the gateway write there.")
+
+
+def _why(error: BaseException) -> str:
+    """An error's own words without file contents."""
+    return getattr(error, "strerror", None) or str(error).rstrip(".") or type(error).__name__
+

@@ -11,6 +11,7 @@ from typing import Any
 from cryptography import x509
 
 from gateway.adapters.sqlite import SqliteStore
+from gateway.admin.shell import ActionFailed
 from gateway.config import Config
 from gateway.core.ports import DeviceRecord, SessionRecord
 from gateway.core.reasons import Refusal, reason
@@ -18,21 +19,17 @@ from gateway.identity.enrolment import Enrolment
 from gateway.identity.keyfiles import PkiFiles, found_pki, renew_server
 from gateway.wiring import open_store
 
+CRL_LIFE_S = 86_400.0
 _PREFIX_LENGTH = 6
-
-
-class ActionFailed(Exception):
-    """Something the operator asked for cannot be done; `fix` says what would help."""
-
-    def __init__(self, message: str, fix: str = "") -> None:
-        super().__init__(message)
-        self.fix = fix
 
 
 @asynccontextmanager
 async def _opened(config: Config) -> AsyncIterator[SqliteStore]:
-    """The store of this configuration. Raises StoreDown, OSError or ValueError."""
-    store = open_store(config)
+    """The store of this configuration. Raises StoreDown."""
+    try:
+        store = open_store(config)
+    except (OSError, ValueError) as error:
+        raise ActionFailed(f"The state in {config.state} cannot be used: {error}.") from error
     try:
         yield store
     finally:
@@ -105,7 +102,7 @@ async def revoke_session(config: Config, wanted: str, why: str) -> SessionRecord
 
 
 def _pick_device(records: Sequence[DeviceRecord], wanted: str) -> DeviceRecord:
-    return _pick([r for r in records if r.id == wanted or r.name == wanted] or _started(records, wanted), wanted)
+    return _pick([r for r in records if wanted in {r.id, r.name}] or _started(records, wanted), wanted)
 
 
 def _pick_session(records: Sequence[SessionRecord], wanted: str) -> SessionRecord:
@@ -145,7 +142,9 @@ def new_server_certificate(folder: Path, hosts: Sequence[str]) -> PkiFiles:
     try:
         renew_server(files, hosts, now=time.time())
     except (OSError, ValueError) as error:
-        raise ActionFailed(f"The server certificate cannot be made: {error}", "`gateway pki init` comes first.") from error
+        raise ActionFailed(
+            f"The server certificate cannot be made: {error}", "`gateway pki init` comes first."
+        ) from error
     return files
 
 

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives import serialization
 from gateway.admin.actions import hosts_of, names_of
 from gateway.config import Config, ConfigError, Secret, ServerCertificate, resolve_secret
 from gateway.core.reasons import Refusal
-from gateway.identity.enrolment import crl_path
 from gateway.identity.keyfiles import load_authority
 from gateway.identity.trust import DeviceTrust, load_crl
 
@@ -140,7 +139,7 @@ def _validity(certificate: x509.Certificate, place: Place, now: float, fix: str)
 def device_pki(config: Config, now: float) -> Iterator[Finding]:
     """The device CA, its key and its CRL."""
     devices = config.devices
-    if devices.ca is None:
+    if devices.ca is None or devices.crl_file is None:
         return
     make = "`gateway pki init` makes a device PKI."
     try:
@@ -160,7 +159,7 @@ def device_pki(config: Config, now: float) -> Iterator[Finding]:
                 yield Finding(("devices", "issuing_key"), "This key is not that of a device-issuing CA.", make)
     place: Place = ("devices", "crl") if devices.crl is not None else ("devices", "ca")
     try:
-        listed = load_crl(crl_path(devices).read_bytes(), trust.issuing, now, devices.crl_max_age_s)
+        listed = load_crl(devices.crl_file.read_bytes(), trust.issuing, now, devices.crl_max_age_s)
     except OSError as error:
         listed = Refusal("crl_stale", f"the CRL cannot be read: {_why(error)}")
     if isinstance(listed, Refusal):
@@ -186,4 +185,3 @@ def folders(config: Config) -> Iterator[Finding]:
 def _why(error: BaseException) -> str:
     """An error's own words without file contents."""
     return getattr(error, "strerror", None) or str(error).rstrip(".") or type(error).__name__
-

@@ -1,44 +1,146 @@
-"""The command line: `gateway` and `python -m gateway`. Exit codes: 0 done, 1 problems, 2 wrong usage.
+"""The command line: `gateway` and `python -m gateway`.
 
-Whatever costs time to import is imported by the command that needs it.
+What costs time to import is imported by the command that needs it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from typer.core import TyperGroup
 
 from gateway import __version__
 from gateway.admin import output
+from gateway.admin.commands import device_app, pki_app, session_app
+from gateway.admin.shell import DEFAULT_CONFIG, ActionFailed, Commands, ConfigOption, JsonOption, group
 
-DEFAULT_CONFIG = Path("gateway.yaml")
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", envvar="GATEWAY_CONFIG", help="The configuration file.", show_default=True)
-]
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a pretty traceback shows local variables
+    help="A policy-as-code zero-trust access gateway.",
+)
+config_app = group("The configuration's schema and its page in the documentation.")
+app.add_typer(pki_app, name="pki")
+app.add_typer(device_app, name="device")
+app.add_typer(session_app, name="session")
+app.add_typer(config_app, name="config")
+
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file, not to stdout.")]
 
 
-class Commands(TyperGroup):
-    """Turns the expected failures of every command into a message on stderr and exit code 1."""
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="gateway")
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command."""
-        from gateway.admin.actions import ActionFailed
-        from gateway.config import ConfigError
-        from gateway.core.ports import StoreDown
 
-        try:
-            return super().invoke(ctx)
-        except ConfigError as error:
-            output.problems(error.problems)
-        except ActionFailed as error:
-            output.fail(str(error), error.fix)
-        except StoreDown as error:
-            output.fail(f"The gateway's state cannot be used: {error}", "Run this as the user who runs the gateway.")
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False) -> None:
+    if version:
+        output.say(f"gateway {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="The folder to write to; it is made when it is missing.")] = Path(),
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="First the gateway's own host name, then one for each service."),
+    ] = None,
+    upstream: Annotated[str, typer.Option(help="The first service's own address.")] = "http://127.0.0.1:8080",
+) -> None:
+    """Write a commented gateway.yaml, the starter policies, a device PKI and a server certificate."""
+    from gateway.admin import starter  # noqa: PLC0415
+
+    made = starter.start(directory, starter.hosts(host or []), upstream)
+    for what, path in (
+        ("configuration", made.config),
+        ("policies", made.policies),
+        ("PKI", made.pki),
+        ("state", made.state),
+    ):
+        output.note(f"[green]made[/] {what} in {escape(str(path))}")
+    option = "" if made.config == DEFAULT_CONFIG else f" -c {made.config}"
+    output.say("What to do next:")
+    output.say(f"  1. Name your service and your identity provider in {made.config}.")
+    output.say(f"  2. Look at everything it names: gateway check{option}")
+    output.say(f"  3. Start it: gateway serve{option}")
+    output.say(f"  4. Let a device in: gateway device add NAME --owner PERSON{option}")
+    output.say(f"  5. Move {made.pki / 'root.key'} to a place that is offline.")
+
+
+@app.command()
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    offline: Annotated[bool, typer.Option("--offline", help="Leave out upstreams, issuers and OPA.")] = False,
+    json_wanted: JsonOption = False,
+) -> None:
+    """Look at the configuration and everything it names; every problem with its line and its fix."""
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from gateway.admin.check import examine  # noqa: PLC0415
+
+    with output.err.status("configuration") as status:
+        report = asyncio.run(examine(config, offline=offline, progress=status.update))
+    if json_wanted:
+        output.as_json(
+            {
+                "problems": [asdict(problem) for problem in report.problems],
+                "warnings": [asdict(warning) for warning in report.warnings],
+            }
+        )
+    else:
+        output.problems(report.problems)
+        output.problems(report.warnings, style="yellow", word="warning")
+        output.say(f"check: {len(report.problems)} problems, {len(report.warnings)} warnings")
+    if report.problems:
         raise typer.Exit(1)
+
+
+@app.command()
+def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the gateway until SIGTERM; SIGHUP reloads."""
+    from gateway.edge.workers import serve as run  # noqa: PLC0415
+
+    raise typer.Exit(run(config))
+
+
+@app.command()
+def demo() -> None:
+    """Walk through the real gateway with a real client, in a world of its own."""
+    from gateway.dev.demo import run  # noqa: PLC0415
+
+    raise typer.Exit(run())
+
+
+@config_app.command("schema")
+def config_schema(out: OutOption = None) -> None:
+    """The JSON Schema of gateway.yaml, for editors."""
+    from gateway.config import json_schema  # noqa: PLC0415
+
+    _write(json.dumps(json_schema(), indent=2), out)
+
+
+@config_app.command("docs")
+def config_docs(out: OutOption = None) -> None:
+    """Every key with its type, default and meaning, as Markdown."""
+    from gateway.config import markdown  # noqa: PLC0415
+
+    _write(markdown().rstrip("\n"), out)
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        output.say(text)
+        return
+    try:
+        out.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ActionFailed(f"{out} cannot be written: {error.strerror}.") from error
+    output.note(f"[green]made[/] {escape(str(out))}")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import gateway
-from gateway.admin.actions import ActionFailed, make_pki
+from gateway.admin.actions import CRL_LIFE_S, make_pki
+from gateway.admin.shell import ActionFailed
 from gateway.config import SCHEMA_LINE, json_schema
 
-_CRL_LIFE_S = 86_400.0
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 _HEAD = """\
 {schema_line}
@@ -109,6 +111,18 @@ def starter_yaml(hosts: Sequence[str], upstream: str) -> str:
     return text + _TAIL
 
 
+def hosts(given: Sequence[str]) -> list[str]:
+    """The gateway's own host and at least one for a service. Raises ActionFailed for what is no host name."""
+    own = given[0] if given else "gateway.localhost"
+    chosen = [own, *(given[1:] or [f"app.{own.partition('.')[2] or own}"])]
+    for host in chosen:
+        if not _HOST.fullmatch(host):
+            raise ActionFailed(f"`{host}` is no host name.", "Write it in lower case, such as gateway.corp.example.")
+    if len(set(chosen)) != len(chosen):
+        raise ActionFailed("Two of the hosts are the same.", "Give each service a host of its own.")
+    return chosen
+
+
 def shipped_policies() -> Path:
     """The folder of starter policies. Raises ActionFailed when this installation has none."""
     folder = Path(gateway.__file__).resolve().parent.parent / "policies"
@@ -127,7 +141,7 @@ def start(folder: Path, hosts: Sequence[str], upstream: str) -> Started:
     policies = shipped_policies()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        make_pki(made.pki, hosts, _CRL_LIFE_S)
+        make_pki(made.pki, hosts, CRL_LIFE_S)
         made.state.mkdir(mode=0o700)
         shutil.copytree(policies, made.policies, ignore=shutil.ignore_patterns("cases", ".*", "__pycache__"))
         schema.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")

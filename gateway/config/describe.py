@@ -35,9 +35,9 @@ def markdown() -> str:
         "- `gateway check` looks at the file and at everything it names.",
         "",
     ]
-    lines += _section("The file", {**schema, "description": "The top level."})
+    lines += _section("The file", {**schema, "description": "The top level."}, definitions)
     for name in _in_order(schema, definitions):
-        lines += _section(name, definitions[name])
+        lines += _section(name, definitions[name], definitions)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -61,13 +61,16 @@ def _in_order(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
     return order
 
 
-def _section(title: str, definition: dict[str, Any]) -> list[str]:
+def _section(title: str, definition: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
     required = definition.get("required", [])
     description = definition.get("description", "")
     lines = [f"## {title}", "", description, "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for key, field in definition["properties"].items():
         default = "**required**" if key in required else _default(field.get("default"))
-        cells = (f"`{key}`", _type(field), default, field.get("description", ""))
+        # A description that is its model's own is left out of the schema.
+        model = definitions.get(field.get("$ref", "").rpartition("/")[2], {})
+        meaning = field.get("description") or model.get("description", "")
+        cells = (f"`{key}`", _type(field), default, meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return [*lines, ""]
 

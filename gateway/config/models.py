@@ -21,6 +21,7 @@ Method = Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")]
 
 
 INTROSPECT_AUTO_S = 10.0
+Address = Annotated[str, Field(pattern=r"^https?://[^\s/?#]+$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 
 
@@ -71,6 +72,11 @@ class Devices(Model):
     crl_max_age_s: Seconds = Field(86_400, description="A CRL older than this is stale, and every device is refused.")
     certificate_life_s: Seconds = Field(86_400, description="How long a device certificate lives.")
     enrolment_life_s: Seconds = Field(600, description="How long a one-time enrolment token lives.")
+
+    @property
+    def crl_file(self) -> Path | None:
+        """Where the CRL is; None without a device PKI."""
+        return self.crl or (self.ca.with_name("crl.pem") if self.ca else None)
 
 
 class Introspection(Model):
@@ -125,7 +131,7 @@ class Health(Model):
 class Upstream(Model):
     """A service's own addresses and how to talk to them."""
 
-    urls: tuple[Annotated[str, Field(pattern=r"^https?://[^\s/?#]+$")], ...] = Field(
+    urls: tuple[Address, ...] = Field(
         min_length=1, description="One or several addresses; the healthy ones take turns."
     )
     protocol: Literal["http1", "h2"] = Field("http1", description="h2 is needed for gRPC.")
@@ -165,7 +171,7 @@ class Service(Model):
 
     host: Host = Field(description="The public host name; *.name covers one level.")
     upstream: Annotated[
-        Annotated[str, Tag("(short)")] | Annotated[Upstream, Tag("(long)")], Discriminator(_short_or_long)
+        Annotated[Address, Tag("(short)")] | Annotated[Upstream, Tag("(long)")], Discriminator(_short_or_long)
     ] = Field(description="Its own address, or the long form.")
     plane: Literal["staff", "user"] = Field("staff", description="user is zero-log: no trace of any request.")
     department: str = Field("", description="The department it belongs to.")

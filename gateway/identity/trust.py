@@ -42,9 +42,12 @@ _PROFILE = {
     ExtensionOID.SUBJECT_KEY_IDENTIFIER,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
 }
+# KeyError: a name in a string type of old. Warning: what a later release refuses, where warnings are errors.
 _UNREADABLE = (
     ValueError,
     TypeError,
+    KeyError,
+    Warning,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
@@ -94,7 +97,7 @@ def parse_device_certificate(der: bytes, trust_domain: str) -> ClaimedDevice | R
         return Refusal("certificate_malformed", "size")
     try:
         certificate = x509.load_der_x509_certificate(der)
-        flaw = _flaw(certificate, trust_domain)
+        flaw = "signature" if not der.endswith(b"\0" + certificate.signature) else _flaw(certificate, trust_domain)
         if flaw is not None:
             return Refusal("certificate_malformed", flaw)
         return ClaimedDevice(
@@ -111,6 +114,8 @@ def parse_device_certificate(der: bytes, trust_domain: str) -> ClaimedDevice | R
 
 def _flaw(certificate: x509.Certificate, trust_domain: str) -> str | None:
     """In which way a certificate departs from the profile, None when it does not."""
+    if certificate.serial_number <= 0:
+        return "serialNumber"
     extensions = certificate.extensions
     if {extension.oid for extension in extensions} != _PROFILE:
         return "extensions"
@@ -209,9 +214,14 @@ def _only_client_auth(_policy: Policy, _certificate: x509.Certificate, usage: x5
         raise ValueError("extendedKeyUsage is not clientAuth alone")
 
 
+def _no_authority(_policy: Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
+    if constraints.ca:
+        raise ValueError("the leaf is a CA")
+
+
 _LEAF_POLICY = (
     ExtensionPolicy.webpki_defaults_ee()
-    .require_present(x509.BasicConstraints, Criticality.CRITICAL, None)
+    .require_present(x509.BasicConstraints, Criticality.CRITICAL, _no_authority)
     .require_present(x509.KeyUsage, Criticality.CRITICAL, None)
     .require_present(x509.SubjectAlternativeName, Criticality.NON_CRITICAL, None)
     .require_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _only_client_auth)

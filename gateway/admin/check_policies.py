@@ -1,0 +1,1 @@
+"""The part of `gateway check` that loads the policies."""

@@ -1,0 +1,192 @@
+"""Stage 8: the input document, one engine behind a deadline, the strict parser of its answer.
+
+Law: undefined, malformed, slow or failed is a `Refusal` (`policy_undefined`, `policy_malformed`, `policy_timeout`,
+`policy_error`, `policy_unavailable`), never an effect. The contract is policies/schema/{input,decision}.schema.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, cast
+
+from gateway.core.decision import EFFECTS, Decision, Effect, Obligation, RiskReport
+from gateway.core.ports import EngineFailure, PolicyEngine
+from gateway.core.reasons import Refusal, is_code
+from gateway.core.request import RequestFacts
+from gateway.core.routes import Route
+from gateway.core.subject import Device, Identity, Session
+
+ENTRY_POINT = "data.gateway.authz.decision"
+
+_MAX_REASONS = 32
+_MAX_OBLIGATIONS = 32
+_MAX_CACHE_S = 60
+_MEMBERS = frozenset({"effect", "reasons", "obligations", "cache_s"})
+_SEPARATORS = (",", ":")
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=_SEPARATORS).encode
+_encode_sorted = json.JSONEncoder(allow_nan=False, check_circular=False, separators=_SEPARATORS, sort_keys=True).encode
+
+
+def document_json(document: object) -> str:
+    """The JSON text every engine gets. Raises `EngineFailure` for what JSON cannot say (NaN, a lone surrogate)."""
+    try:
+        text = _encode(document)
+        if not text.isascii():
+            text.encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EngineFailure("policy_error", "the input document cannot be written as JSON") from error
+    return text
+
+
+def build_document(
+    facts: RequestFacts,
+    route: Route,
+    device: Device | None,
+    identity: Identity | None,
+    session: Session | None,
+    risk: RiskReport,
+    now: float,
+    grants: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The input document. `now` is in seconds since the epoch; country, ASN and VPN are unknown here."""
+    return {
+        "request": facts.document(),
+        "service": route.document(),
+        "device": None if device is None else device.document(),
+        "identity": None if identity is None else identity.document(),
+        "session": None if session is None else session.document(now),
+        "risk": risk.document(),
+        "client": {"ip": facts.client_ip, "country": None, "asn": None, "vpn": False, "ja4": facts.peer.ja4},
+        "grants": list(grants),
+        "now": now,
+    }
+
+
+def parse_answer(raw: object) -> Decision | Refusal:
+    """An engine's raw answer as a `Decision`; None is `policy_undefined`, anything out of shape `policy_malformed`.
+
+    The answer is an object with `effect` and `reasons` (1 to 32 codes) and, where wanted, `obligations` (up to 32
+    objects with a string `kind`) and `cache_s` (a whole number, 0 to 60). Never raises.
+    """
+    if raw is None:
+        return Refusal("policy_undefined")
+    if not isinstance(raw, dict) or not raw.keys() <= _MEMBERS:
+        return _malformed("members")
+    effect = raw.get("effect")
+    if not isinstance(effect, str) or effect not in EFFECTS:
+        return _malformed("effect")
+    reasons = raw.get("reasons")
+    if not isinstance(reasons, list) or not 0 < len(reasons) <= _MAX_REASONS or not all(map(is_code, reasons)):
+        return _malformed("reasons")
+    demanded = raw.get("obligations", [])
+    if not isinstance(demanded, list) or len(demanded) > _MAX_OBLIGATIONS:
+        return _malformed("obligations")
+    obligations = []
+    for entry in demanded:
+        kind = entry.get("kind") if isinstance(entry, dict) else None
+        if not isinstance(kind, str) or not kind:
+            return _malformed("obligations")
+        params = {name: value for name, value in entry.items() if name != "kind"}
+        obligations.append(Obligation(kind, MappingProxyType(params)))
+    cache_s = raw.get("cache_s", 0)
+    # One engine prints the number 5 as 5.0 where the other prints 5; both are the same number in Rego.
+    if isinstance(cache_s, float) and cache_s.is_integer():
+        cache_s = int(cache_s)
+    if type(cache_s) is not int or not 0 <= cache_s <= _MAX_CACHE_S:
+        return _malformed("cache_s")
+    return Decision(cast("Effect", effect), tuple(reasons), tuple(obligations), cache_s)
+
+
+def _malformed(part: str) -> Refusal:
+    return Refusal("policy_malformed", part)
+
+
+class Decider:
+    """Asks one engine, within `deadline_s`, and remembers answers for as long as the policy itself allows.
+
+    A remembered answer holds for the same document (its `now` apart, so never for another service, person or device)
+    and the same bundle version. At most `cache_size` answers are kept.
+    """
+
+    def __init__(
+        self,
+        engine: PolicyEngine,
+        deadline_s: float = 0.05,
+        cache_size: int = 4096,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._deadline_s = deadline_s
+        self._cache_size = cache_size
+        self._clock = clock
+        self._cache: OrderedDict[bytes, tuple[float, Decision]] = OrderedDict()
+        self._cached_version = ""
+
+    @property
+    def version(self) -> str:
+        """The version of the bundle that decides."""
+        return self._engine.version
+
+    async def close(self) -> None:
+        """Close the engine."""
+        await self._engine.close()
+
+    async def decide(self, document: Mapping[str, Any]) -> Decision | Refusal:
+        """The decision for one input document. Everything an engine is known to do wrong is a `Refusal`."""
+        started = self._clock()
+        version = self._engine.version
+        try:
+            # Policies that never say cache_s do not pay for the key.
+            if self._cache and (known := self._recall(document, version, started)):
+                return known
+            async with asyncio.timeout(self._deadline_s):
+                raw = await self._engine.evaluate(document)
+            # An engine in this process cannot be interrupted; what took too long is refused all the same. (One that
+            # never comes back blocks the worker, and the supervisor's watchdog ends a worker that does not answer.)
+            if self._clock() - started > self._deadline_s:
+                return Refusal("policy_timeout")
+            decision = parse_answer(raw)
+            if isinstance(decision, Decision) and decision.cache_s and self._engine.version == version:
+                self._remember(document, version, started + decision.cache_s, decision)
+        except TimeoutError:
+            return Refusal("policy_timeout")
+        except EngineFailure as failure:
+            return Refusal(failure.reason, failure.detail)
+        return decision
+
+    def _recall(self, document: Mapping[str, Any], version: str, now: float) -> Decision | None:
+        if version != self._cached_version:
+            self._cache.clear()
+            return None
+        key = _key(document)
+        entry = self._cache.get(key)
+        if entry is None:
+            return None
+        if entry[0] <= now:
+            del self._cache[key]
+            return None
+        self._cache.move_to_end(key)
+        return entry[1]
+
+    def _remember(self, document: Mapping[str, Any], version: str, expires_at: float, decision: Decision) -> None:
+        if version != self._cached_version:
+            self._cache.clear()
+            self._cached_version = version
+        self._cache[_key(document)] = (expires_at, decision)
+        while len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+
+
+def _key(document: Mapping[str, Any]) -> bytes:
+    """A digest of the document without its time."""
+    try:
+        text = _encode_sorted({name: value for name, value in document.items() if name != "now"})
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EngineFailure("policy_error", "the input document cannot be written as JSON") from error
+    return hashlib.sha256(text.encode("ascii")).digest()

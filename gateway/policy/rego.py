@@ -1,0 +1,121 @@
+"""The embedded Rego engine: Microsoft's regorus, in this process. The only importer of `regorus`.
+
+Its interpreter is used, not its faster compiled form: that one puts a made-up string where a comprehension's term is
+undefined, forgets default functions, takes parts of a rule's name for the rule and overflows the stack on recursion.
+The interpreter raises where a builtin fails; the OPA server is asked to do the same (`strict-builtin-errors`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import regorus
+
+from gateway.core.ports import EngineFailure
+from gateway.policy.engine import ENTRY_POINT, document_json
+
+if TYPE_CHECKING:
+    from gateway.policy.bundle import Bundle
+
+type Module = tuple[str, str]
+"""A module's file name and its source."""
+
+_PLACE = re.compile(r"--> (?P<file>.*):(?P<line>\d+):\d+$", re.MULTILINE)
+_MESSAGE = re.compile(r"^error: (?P<message>.*)$", re.MULTILINE)
+_UNDEFINED = '"<undefined>"'
+_PROBE = ("probe", "package gateway_probe\n\nready := true\n")
+
+
+class RegoError(ValueError):
+    """A module that the engine does not take; `line` counts from 1, 0 when it is unknown."""
+
+    def __init__(self, file: str, line: int, message: str) -> None:
+        super().__init__(f"{file}:{line}: {message}")
+        self.file = file
+        self.line = line
+        self.message = message
+
+
+class EmbeddedEngine:
+    """`PolicyEngine` in process. One engine object belongs to one thread, so it is built where it is first used."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._engine: Any = None
+        self._thread = 0
+
+    @property
+    def version(self) -> str:
+        """The digest of the bundle."""
+        return self._bundle.version
+
+    async def evaluate(self, document: Mapping[str, Any]) -> object:
+        """The raw answer, None when undefined. Raises `EngineFailure` `policy_error`; it does not yield."""
+        text = document_json(document)
+        if self._engine is None or self._thread != threading.get_ident():
+            self._engine, self._thread = _build(self._bundle.modules, self._bundle.data_json), threading.get_ident()
+        try:
+            self._engine.set_input_json(text)
+            answer = self._engine.eval_rule_as_json(ENTRY_POINT)
+        except RuntimeError as error:
+            # The message may quote the input, so only the place is kept.
+            raise EngineFailure("policy_error", _place(str(error))) from None
+        except BaseException as panic:
+            self._engine = None
+            if _is_panic(panic):
+                raise EngineFailure("policy_error", "the engine panicked") from None
+            raise
+        return None if answer == _UNDEFINED else json.loads(answer)
+
+    async def close(self) -> None:
+        """Drop the engine."""
+        self._engine = None
+
+
+def syntax(module: Module) -> Mapping[str, Any]:
+    """The syntax tree of one module, as regorus gives it. Raises `RegoError`."""
+    engine = regorus.Engine()
+    _run(module[0], engine.add_policy, *module)
+    tree: Mapping[str, Any] = json.loads(engine.get_ast_as_json())[0]["ast"]
+    return tree
+
+
+def prepare(modules: Sequence[Module], data_json: str) -> None:
+    """Analyse the modules together (unsafe variables, conflicts). Raises `RegoError`."""
+    engine = _run("data", _build, [*modules, _PROBE], data_json)
+    _run("policy", engine.eval_rule_as_json, "data.gateway_probe.ready")
+
+
+def _build(modules: Sequence[Module], data_json: str) -> Any:
+    engine = regorus.Engine()
+    for name, source in modules:
+        engine.add_policy(name, source)
+    engine.add_data_json(data_json)
+    return engine
+
+
+def _run(file: str, call: Any, *args: object) -> Any:
+    try:
+        return call(*args)
+    except RuntimeError as error:
+        place, message = _PLACE.search(str(error)), _MESSAGE.search(str(error))
+        text = message["message"] if message else str(error).strip().partition("\n")[0]
+        raise RegoError(place["file"] if place else file, int(place["line"]) if place else 0, text) from None
+    except BaseException as panic:
+        if _is_panic(panic):
+            raise RegoError(file, 0, "the engine panicked") from None
+        raise
+
+
+def _place(message: str) -> str:
+    found = _PLACE.search(message)
+    return f"{found['file']}:{found['line']}" if found else ""
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether this is a Rust panic: its class derives from BaseException and cannot be imported."""
+    return type(error).__module__ == "pyo3_runtime"

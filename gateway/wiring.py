@@ -193,7 +193,7 @@ async def policy_engine(config: Config) -> PolicyEngine:
     if policy.engine == "embedded":
         return EmbeddedEngine(bundle, policy.deadline_ms / 1000)
     token = resolve_secret(policy.token) if policy.token else None
-    engine = OpaEngine(bundle, policy.url or "", push=policy.push, token=token, ca=policy.ca)
+    engine = OpaEngine(bundle, policy.url or "", push=policy.push, token=token.reveal() if token else None, ca=policy.ca)
     try:
         await engine.start()
     except BaseException:

@@ -76,8 +76,8 @@ class HttpxClient:
                 return HttpAnswer(answer.status_code, MappingProxyType(dict(answer.headers)), body)
         except TimeoutError:
             raise Unreachable("no answer in time") from None
-        # The text of these exceptions may quote what was sent, so only their kind is told.
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
+        # RuntimeError: the client was closed, as on a reload. The texts may quote what was sent: only kinds are told.
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError, RuntimeError) as error:
             raise Unreachable(type(error).__name__) from None
 
     async def _body(self, answer: httpx.Response) -> bytes:

@@ -55,7 +55,7 @@ async def examine(
         progress(name)
         keep(look())
     progress("policies")
-    problems += await policies(loaded)
+    problems += policies(loaded)
     remote: dict[str, Callable[[Config], Awaitable[Sequence[Finding]]]] = {
         "upstreams": check_network.upstreams,
         "issuers": check_network.issuers,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -98,9 +99,13 @@ def check(
     else:
         output.problems(report.problems)
         output.problems(report.warnings, style="yellow", word="warning")
-        output.say(f"check: {len(report.problems)} problems, {len(report.warnings)} warnings")
+        output.say(f"check: {_count(report.problems, 'problem')}, {_count(report.warnings, 'warning')}")
     if report.problems:
         raise typer.Exit(1)
+
+
+def _count(found: Sequence[object], what: str) -> str:
+    return f"{len(found)} {what}{'' if len(found) == 1 else 's'}"
 
 
 @app.command()

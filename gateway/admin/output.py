@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.config import Problem
+if TYPE_CHECKING:
+    from gateway.config import Problem
 
 out = Console()
 err = Console(stderr=True)
@@ -50,7 +51,7 @@ def rows(columns: Sequence[str], entries: Iterable[Mapping[str, Any]], *, json_w
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for entry in entries:
         table.add_row(*(escape(str(entry.get(column, ""))) for column in columns))
     out.print(table)

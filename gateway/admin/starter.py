@@ -12,7 +12,9 @@ from pathlib import Path
 import gateway
 from gateway.admin.actions import CRL_LIFE_S, make_pki
 from gateway.admin.shell import ActionFailed
-from gateway.config import SCHEMA_LINE, json_schema
+from gateway.config import SCHEMA_LINE, ConfigError, json_schema
+from gateway.config.document import parse
+from gateway.config.models import ADDRESS
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
@@ -100,15 +102,24 @@ def issuer_example() -> str:
 
 def starter_yaml(hosts: Sequence[str], upstream: str) -> str:
     """The commented file for the gateway's own host, then those of services; at least two hosts."""
-    text = _HEAD.format(schema_line=SCHEMA_LINE, host=json.dumps(hosts[0]))
+    text = _HEAD.format(schema_line=SCHEMA_LINE, host=_scalar(hosts[0]))
     text += "".join(f"# {line}\n" for line in _ISSUER.splitlines()) + _MIDDLE
     names: list[str] = []
     for host in hosts[1:]:
         label = "".join(letter for letter in host.partition(".")[0] if letter.isascii() and letter.isalnum()) or "app"
         name = label if label not in names else f"{label}-{len(names)}"
         names.append(name)
-        text += _SERVICE.format(name=json.dumps(name), host=json.dumps(host), upstream=json.dumps(upstream))
+        text += _SERVICE.format(name=_scalar(name), host=_scalar(host), upstream=_scalar(upstream))
     return text + _TAIL
+
+
+def _scalar(text: str) -> str:
+    """Text as a YAML scalar, in quotes where it needs them."""
+    try:
+        is_plain = parse(f"- {text}".encode(), Path()).root.data == [text]
+    except ConfigError:
+        is_plain = False
+    return text if is_plain else json.dumps(text)
 
 
 def hosts(given: Sequence[str]) -> list[str]:
@@ -138,12 +149,14 @@ def start(folder: Path, hosts: Sequence[str], upstream: str) -> Started:
     there = [str(path) for path in (made.config, schema, made.policies, made.pki, made.state) if path.exists()]
     if there:
         raise ActionFailed(f"Nothing is overwritten, and there is: {', '.join(there)}.", "Choose an empty folder.")
+    if not re.fullmatch(ADDRESS, upstream):
+        raise ActionFailed("The upstream is no address.", "Write it like http://127.0.0.1:8080.")
     policies = shipped_policies()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         make_pki(made.pki, hosts, CRL_LIFE_S)
         made.state.mkdir(mode=0o700)
-        shutil.copytree(policies, made.policies, ignore=shutil.ignore_patterns("cases", ".*", "__pycache__"))
+        shutil.copytree(policies, made.policies, ignore=shutil.ignore_patterns("cases", ".*", "OPA_VERSION"))
         schema.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
         # Last: a folder with a gateway.yaml is a complete one.
         made.config.write_text(starter_yaml(hosts, upstream), encoding="utf-8")

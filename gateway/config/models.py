@@ -21,7 +21,8 @@ Method = Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")]
 
 
 INTROSPECT_AUTO_S = 10.0
-Address = Annotated[str, Field(pattern=r"^https?://[^\s/?#]+$")]
+ADDRESS = r"^https?://[^\s/?#]+$"
+Address = Annotated[str, Field(pattern=ADDRESS)]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 
 

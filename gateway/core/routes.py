@@ -50,6 +50,7 @@ class Route:
             "plane": self.plane,
             "department": self.department,
             "sensitivity": self.sensitivity,
+            "rule": self.rule,
         }
 
 

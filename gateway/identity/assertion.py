@@ -85,7 +85,7 @@ class Asserter:
         """The public keys (RFC 7517) by which an upstream verifies assertions."""
         return {"keys": [dict(key.jwk) for key in self._keys]}
 
-    def sign(  # noqa: PLR0917  (the pipeline's Signer)
+    def sign(
         self,
         audience: str,
         identity: Identity,

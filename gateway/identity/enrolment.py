@@ -26,7 +26,7 @@ from gateway.core.reasons import Refusal
 from gateway.core.subject import Device
 from gateway.identity.keyfiles import load_authority, write_file
 from gateway.identity.pki import DeviceKey, issue_crl, issue_device, pem_of, public_key_sha256, serial_hex
-from gateway.identity.trust import DeviceTrust, load_crl, read_csr
+from gateway.identity.trust import DeviceTrust, load_crl, read_crl, read_csr
 
 _TOKEN = re.compile(r"gwe_[A-Za-z0-9_-]{43}\Z")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,200}\Z")
@@ -179,7 +179,7 @@ class Enrolment:
 
     def _number(self) -> int:
         try:
-            present = load_crl(self._crl.read_bytes(), self._trust.issuing, self._clock(), float("inf"))
+            present = read_crl(self._crl.read_bytes(), self._trust.issuing)
         except FileNotFoundError:
             return 0
         return 0 if isinstance(present, Refusal) else present.number

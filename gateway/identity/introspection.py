@@ -91,10 +91,10 @@ class Introspector:
         if held is not None:
             return held
         answer = await self._flight.ask(digest, lambda: self._ask(token, digest))
-        return Refusal("issuer_unavailable", "too many questions at once") if answer is None else answer
+        return Refusal("issuer_unavailable", "too many questions at once, or closing") if answer is None else answer
 
     async def close(self) -> None:
-        """Stop what still runs; the HTTP client is the caller's to close."""
+        """Let what runs come to its end; the HTTP client is the caller's to close."""
         await self._flight.close()
 
     async def _ask(self, token: str, digest: bytes) -> Active | Refusal:

@@ -111,7 +111,7 @@ class IssuerDirectory:
         return found
 
     async def close(self) -> None:
-        """Stop what runs in the background; the HTTP client is the caller's to close."""
+        """Let what runs come to its end; the HTTP client is the caller's to close."""
         await self._flight.close()
 
     async def _refresh(self) -> None:

@@ -32,16 +32,24 @@ class SingleFlight[K: Hashable, V]:
         return task
 
     async def ask(self, key: K, call: Callable[[], Awaitable[V]]) -> V | None:
-        """The answer of the one call for `key`; None when there are too many. Raises what the call raises."""
-        task = self.start(key, call)
-        return None if task is None else await asyncio.shield(task)
+        """The answer of the one call for `key`; None when there are too many or `close` ended it.
 
-    async def close(self) -> None:
-        """Cancel what still runs."""
+        Raises what the call raises.
+        """
+        task = self.start(key, call)
+        if task is None:
+            return None
+        await asyncio.wait((task,))
+        return None if task.cancelled() else task.result()
+
+    async def close(self, grace_s: float = 10.0) -> None:
+        """Let what runs come to its end, and cancel what has not by then."""
         tasks = list(self._calls.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _run[V](call: Callable[[], Awaitable[V]]) -> V:

@@ -86,7 +86,7 @@ class TokenReader:
         return await self._confirm(verified, token, digest, route.introspect_cache_s)
 
     async def close(self) -> None:
-        """Stop what runs in the background; the HTTP clients are the caller's to close."""
+        """Let what runs come to its end; the HTTP clients are the caller's to close."""
         self._verified.clear()
         for issuer in self._issuers.values():
             await issuer.directory.close()

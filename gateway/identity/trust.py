@@ -247,6 +247,14 @@ class Crl:
 
 def load_crl(pem: bytes, issuing: Sequence[x509.Certificate], now: float, max_age_s: float) -> Crl | Refusal:
     """A fresh CRL that one of our issuing CAs signed, else `crl_stale`."""
+    crl = read_crl(pem, issuing)
+    if isinstance(crl, Refusal) or crl.is_fresh(now, max_age_s):
+        return crl
+    return Refusal("crl_stale", "the CRL is out of date")
+
+
+def read_crl(pem: bytes, issuing: Sequence[x509.Certificate]) -> Crl | Refusal:
+    """A CRL that one of our issuing CAs signed, of whatever age, else `crl_stale`."""
     try:
         listed = x509.load_pem_x509_crl(pem)
         if not any(_crl_signed_by(listed, authority) for authority in issuing):
@@ -256,7 +264,7 @@ def load_crl(pem: bytes, issuing: Sequence[x509.Certificate], now: float, max_ag
             return Refusal("crl_stale", "the CRL has an extension that narrows its meaning")
         if listed.next_update_utc is None:
             return Refusal("crl_stale", "the CRL has no nextUpdate")
-        crl = Crl(
+        return Crl(
             number=listed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number,
             this_update=listed.last_update_utc.timestamp(),
             next_update=listed.next_update_utc.timestamp(),
@@ -264,7 +272,6 @@ def load_crl(pem: bytes, issuing: Sequence[x509.Certificate], now: float, max_ag
         )
     except _UNREADABLE as error:
         return Refusal("crl_stale", f"the CRL cannot be read: {type(error).__name__}")
-    return crl if crl.is_fresh(now, max_age_s) else Refusal("crl_stale", "the CRL is out of date")
 
 
 def _crl_signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:

@@ -147,10 +147,6 @@ class Decider:
                 return known
             async with asyncio.timeout(self._deadline_s):
                 raw = await self._engine.evaluate(document)
-            # An engine in this process cannot be interrupted; what took too long is refused all the same. (One that
-            # never comes back blocks the worker, and the supervisor's watchdog ends a worker that does not answer.)
-            if self._clock() - started > self._deadline_s:
-                return Refusal("policy_timeout")
             decision = parse_answer(raw)
             if isinstance(decision, Decision) and decision.cache_s and self._engine.version == version:
                 self._remember(document, version, started + decision.cache_s, decision)

@@ -1,9 +1,9 @@
-"""What a policy may say: pure Rego that means the same in every engine. Pure functions over regorus' syntax trees.
+r"""What a policy may say: pure Rego that means the same in every engine. Pure functions over regorus' syntax trees.
 
 Law: only builtins that are listed here may be called. They have no side effect, need no clock, network or randomness,
 both engines have them, and tests/parity compares what they answer. Left out on purpose, because the engines differ:
 sprintf, json.marshal, yaml.*, upper, strings.replace_n, glob.match, time.format; and, in regular expressions, whatever
-Go and Rust read in two ways (\\d, \\w, \\s, \\b, flags, look-around).
+Go and Rust read in two ways (\d, \w, \s, \b, flags, look-around).
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-BUILTINS = frozenset(
-    """
-    abs array.concat array.reverse array.slice base64.decode base64.encode base64.is_valid base64url.decode
-    base64url.encode base64url.encode_no_pad bits.and bits.or bits.xor ceil concat contains count endswith floor
-    format_int graph.reachable hex.decode hex.encode indexof indexof_n intersection is_array is_boolean is_null
-    is_number is_object is_set is_string json.filter json.is_valid json.remove json.unmarshal lower max min
-    net.cidr_contains net.cidr_is_valid numbers.range object.filter object.get object.keys object.remove object.subset
-    object.union object.union_n product regex.match replace round semver.compare semver.is_valid sort split startswith
-    strings.any_prefix_match strings.any_suffix_match strings.count strings.reverse substring sum time.clock time.date
-    time.diff time.parse_duration_ns time.parse_rfc3339_ns time.weekday to_number trim trim_left trim_prefix trim_right
-    trim_space trim_suffix type_name union units.parse_bytes urlquery.decode urlquery.encode walk
-    """.split()
-)
+_NAMES = """
+abs array.concat array.reverse array.slice base64.decode base64.encode base64.is_valid base64url.decode
+base64url.encode base64url.encode_no_pad bits.and bits.or bits.xor ceil concat contains count endswith floor
+format_int graph.reachable hex.decode hex.encode indexof indexof_n intersection is_array is_boolean is_null
+is_number is_object is_set is_string json.filter json.is_valid json.remove json.unmarshal lower max min
+net.cidr_contains net.cidr_is_valid numbers.range object.filter object.get object.keys object.remove object.subset
+object.union object.union_n product regex.match replace round semver.compare semver.is_valid sort split startswith
+strings.any_prefix_match strings.any_suffix_match strings.count strings.reverse substring sum time.clock time.date
+time.diff time.parse_duration_ns time.parse_rfc3339_ns time.weekday to_number trim trim_left trim_prefix trim_right
+trim_space trim_suffix type_name union units.parse_bytes urlquery.decode urlquery.encode walk
+"""
+BUILTINS = frozenset(_NAMES.split())
 _ROOTS = frozenset(name.split(".")[0] for name in BUILTINS) | {"http", "opa", "rand", "uuid", "io", "crypto", "rego"}
 _IMPURE = {
     "http.send": "Policies are pure: put what it would fetch into data/ or into the input.",
@@ -95,7 +94,7 @@ def outline(tree: Mapping[str, Any], source: str) -> Outline:
 def problems(module: Outline, functions: Mapping[tuple[str, ...], int]) -> Iterator[Problem]:
     """Everything in one module that is not portable. `functions`: every function of the bundle, by path, its arity."""
     for name, line in module.roots.items():
-        if name in _ROOTS and module.aliases[name] != ("rego", "v1"):
+        if name in _ROOTS:
             yield Problem(line, f"the import is called {name}, like a builtin", "Give it another name with `as`.")
     for call in _calls(module.tree["rules"]):
         line, params = call["span"]["line"], call["params"]
@@ -110,7 +109,7 @@ def problems(module: Outline, functions: Mapping[tuple[str, ...], int]) -> Itera
         elif name == "regex.match":
             pattern = params[0].get("String") or params[0].get("RawString") if params else None
             if not pattern or not _PORTABLE_PATTERN.match(_text(pattern)):
-                fix = "Write the pattern out, with [0-9], [a-z] or [[:alpha:]]-free classes; no flags, no look-around."
+                fix = "Write it as a literal, with classes such as [0-9] and [a-z]; no \\d, no flags, no look-around."
                 yield Problem(line, "the pattern of regex.match is not portable", fix)
         elif name == "walk" and len(params) != _WALK_ARITY:
             yield Problem(line, "walk takes two arguments here", "Write walk(value, [path, member]).")
@@ -126,9 +125,9 @@ def recursion(modules: Sequence[tuple[str, Outline]]) -> tuple[str, Problem] | N
             node = (*module.package, head)
             places.setdefault(node, (file, next(iter(rule.values()))["span"]["line"]))
             graph.setdefault(node, set()).update(_target(module, call) for call in _calls(rule))
-    for start in graph:
+    for start, called in graph.items():
         seen: set[tuple[str, ...]] = set()
-        waiting = list(graph[start])
+        waiting = list(called)
         while waiting:
             node = waiting.pop()
             if node == start:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import regorus
+import regorus  # type: ignore[import-untyped]
 
 from gateway.core.ports import EngineFailure
 from gateway.policy.engine import ENTRY_POINT, document_json
@@ -41,10 +42,16 @@ class RegoError(ValueError):
 
 
 class EmbeddedEngine:
-    """`PolicyEngine` in process. One engine object belongs to one thread, so it is built where it is first used."""
+    """`PolicyEngine` in process. One engine object belongs to one thread, so it is built where it is first used.
 
-    def __init__(self, bundle: Bundle) -> None:
+    An evaluation holds the interpreter's lock and cannot be interrupted. One that took longer than `deadline_s` is
+    refused when it comes back; one that never does blocks its worker, and the supervisor's watchdog ends a worker that
+    does not answer.
+    """
+
+    def __init__(self, bundle: Bundle, deadline_s: float = 0.05) -> None:
         self._bundle = bundle
+        self._deadline_s = deadline_s
         self._engine: Any = None
         self._thread = 0
 
@@ -54,10 +61,11 @@ class EmbeddedEngine:
         return self._bundle.version
 
     async def evaluate(self, document: Mapping[str, Any]) -> object:
-        """The raw answer, None when undefined. Raises `EngineFailure` `policy_error`; it does not yield."""
+        """The raw answer, None when undefined. Raises `EngineFailure`: `policy_error`, `policy_timeout`."""
         text = document_json(document)
         if self._engine is None or self._thread != threading.get_ident():
             self._engine, self._thread = _build(self._bundle.modules, self._bundle.data_json), threading.get_ident()
+        started = time.monotonic()
         try:
             self._engine.set_input_json(text)
             answer = self._engine.eval_rule_as_json(ENTRY_POINT)
@@ -69,6 +77,8 @@ class EmbeddedEngine:
             if _is_panic(panic):
                 raise EngineFailure("policy_error", "the engine panicked") from None
             raise
+        if time.monotonic() - started > self._deadline_s:
+            raise EngineFailure("policy_timeout")
         return None if answer == _UNDEFINED else json.loads(answer)
 
     async def close(self) -> None:
@@ -86,15 +96,16 @@ def syntax(module: Module) -> Mapping[str, Any]:
 
 def prepare(modules: Sequence[Module], data_json: str) -> None:
     """Analyse the modules together (unsafe variables, conflicts). Raises `RegoError`."""
-    engine = _run("data", _build, [*modules, _PROBE], data_json)
-    _run("policy", engine.eval_rule_as_json, "data.gateway_probe.ready")
+    _run("policy", _build, modules, data_json)
 
 
 def _build(modules: Sequence[Module], data_json: str) -> Any:
+    """An engine that has done its analysis, so that the first request does not pay for it."""
     engine = regorus.Engine()
-    for name, source in modules:
+    for name, source in (*modules, _PROBE):
         engine.add_policy(name, source)
     engine.add_data_json(data_json)
+    engine.eval_rule_as_json("data.gateway_probe.ready")
     return engine
 
 

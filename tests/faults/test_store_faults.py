@@ -1,4 +1,4 @@
-"""The store under kill -9, on a full disk, locked, lost, damaged: nothing acknowledged is lost, the rest is StoreDown."""
+"""The store under kill -9, on a full disk, locked, lost, damaged: nothing acknowledged is lost, or it is StoreDown."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def refusal(text: str | bytes) -> ConfigError:
 
 
 def test_plain_values_have_the_types_that_every_reader_gives_them() -> None:
-    document = read("a: 1\nb: 1.5\nc: true\nd: ~\ne: text\nf: [x, '1']\ng: {}\nh: -3\ni: 1.5e+3\nj: \"no\"\nk: |\n  x\n")
+    document = read(
+        "a: 1\nb: 1.5\nc: true\nd: ~\ne: text\nf: [x, '1']\ng: {}\nh: -3\ni: 1.5e+3\nj: \"no\"\nk: |\n  x\n"
+    )
     assert document.root.data == {
         "a": 1, "b": 1.5, "c": True, "d": None, "e": "text", "f": ["x", "1"], "g": {}, "h": -3, "i": 1500.0,
         "j": "no", "k": "x\n",

@@ -49,6 +49,21 @@ def test_the_smallest_file_loads_with_the_safe_defaults(tmp_path: Path) -> None:
     assert service.backend == Upstream(urls=("http://127.0.0.1:8080",))
 
 
+def test_nine_lines_protect_a_service(tmp_path: Path) -> None:
+    text = """\
+tls: [{certificate: pki/server.pem, key: pki/server.key}]
+devices: {ca: pki/device-ca.pem}
+issuers:
+  - issuer: https://id.corp.example
+    profile: zitadel
+    audiences: ["123456789012345678"]
+    introspection: {client_id: "123456789012345679", key: {file: secrets/zitadel.json}}
+services:
+  wiki: {host: wiki.corp.example, upstream: "http://127.0.0.1:8080", allow: {roles: [staff]}}
+"""
+    assert loaded(tmp_path, text).services["wiki"].introspect_cache_s == 10.0
+
+
 def test_relative_paths_start_at_the_files_folder(tmp_path: Path) -> None:
     config = loaded(tmp_path, BASE + "devices: {ca: pki/devices.pem}\nstate: /var/lib/gateway\n" + ISSUER)
     assert config.tls[0].key == tmp_path / "pki/server.key"
@@ -96,7 +111,7 @@ def test_networks_numbers_and_both_upstream_forms_are_read(tmp_path: Path) -> No
         ("  shop: {host: b.c, upstream: 'http://b', introspect: 0}\n", 6, "services.shop.introspect", "Ask the issuer"),
         ("  shop: {host: b.c, upstream: 'http://b', introspect: x}\n", 6, "services.shop.introspect", "Write one"),
         ("  shop: {host: b.c, upstream: 'http://b', record: true}\n", 6, "services.shop.record", "never"),
-        ("    paths: {admin: {}}\n", 6, 'services.wiki.paths.admin', "Correct it"),
+        ("    paths: {admin: {}}\n", 6, "services.wiki.paths.admin", "Correct it"),
         ("    allow: {countries: [de]}\n", 6, "services.wiki.allow.countries[0]", "Correct it"),
         ("    upstreem: x\n", 6, "services.wiki.upstreem", "`upstream`"),
     ],
@@ -126,7 +141,7 @@ def test_every_problem_is_told_at_once_and_in_the_order_of_the_file(tmp_path: Pa
         "policy: {engine: opa, url: 'http://127.0.0.1', token: {file: [hunter2]}}\n",
         "policy: {tokn: hunter2}\n",
         "policy: {engine: opa, url: 'http://admin:hunter2@127.0.0.1'}\n",
-        "policy: {token: \"hunter2\n",
+        'policy: {token: "hunter2\n',
         "policy: {token: *hunter2}\n",
         "policy: {token: 'hunter2' 'hunter2'}\n",
         "issuers: [{issuer: 'https://x:hunter2@y', audiences: ['1']}]\n",

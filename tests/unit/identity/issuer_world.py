@@ -143,7 +143,7 @@ class StaticIssuer:
     asked: Counter[str] = field(default_factory=Counter)
     forms: list[tuple[dict[str, str], dict[str, str]]] = field(default_factory=list)
 
-    async def get(self, url: str, headers: Any = None) -> HttpAnswer:
+    async def get(self, url: str, _headers: Any = None) -> HttpAnswer:
         name = "discovery" if url.endswith("/.well-known/openid-configuration") else "keys"
         self.asked[name] += 1
         await self._trouble()
@@ -158,7 +158,7 @@ class StaticIssuer:
         body = json.dumps({"keys": self.keys}).encode() if self.keys_body is None else self.keys_body
         return HttpAnswer(self.keys_status, {"cache-control": self.cache_control}, body)
 
-    async def post_form(self, url: str, form: Any, headers: Any = None) -> HttpAnswer:
+    async def post_form(self, _url: str, form: Any, headers: Any = None) -> HttpAnswer:
         self.asked["introspect"] += 1
         self.forms.append((dict(form), dict(headers or {})))
         await self._trouble()

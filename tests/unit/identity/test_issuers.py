@@ -289,8 +289,6 @@ async def test_a_token_without_kid_needs_exactly_one_fitting_key(
     assert await reason(directory, None) == "token_key_unknown"
 
 
-async def test_a_key_is_not_used_with_another_algorithm(
-    static: StaticIssuer, key: Key, clock: Clock
-) -> None:
+async def test_a_key_is_not_used_with_another_algorithm(static: StaticIssuer, key: Key, clock: Clock) -> None:
     directory = IssuerDirectory(static_config(algorithms=("RS256", "RS384")), static, clock)
     assert await reason(directory, key.kid, "RS384") == "token_algorithm_refused"

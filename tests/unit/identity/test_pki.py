@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import ssl
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from pki_world import TRUST_DOMAIN, UUID, Clock, PrivateKey, csr, new_key
 
 from gateway.identity.pki import Authority, issue_device, issue_server, make_issuing, make_root, pem_of, usages
-from gateway.identity.trust import read_csr
+from gateway.identity.trust import DeviceTrust, read_csr
 
 NOW = Clock()()
 ROOT = make_root("root", NOW)
@@ -22,6 +22,9 @@ SERVERS = make_issuing(ROOT, "servers", "server", NOW)
 
 def device_certificate(issuing: Authority = DEVICES, life_s: float = 86_400) -> x509.Certificate:
     return issue_device(issuing, new_key().public_key(), UUID, TRUST_DOMAIN, now=NOW, life_s=life_s)
+
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="a second opinion needs the openssl command")
 
 
 def openssl(folder: Path, purpose: str, leaf: x509.Certificate, issuing: Authority) -> bool:
@@ -101,6 +104,7 @@ def test_a_server_certificate_needs_a_name() -> None:
         issue_server(SERVERS, new_key().public_key(), [], now=NOW)
 
 
+@needs_openssl
 def test_openssl_agrees_about_who_may_do_what(tmp_path: Path) -> None:
     server = issue_server(SERVERS, new_key().public_key(), ["gateway.localhost", "127.0.0.1", "[::1]"], now=NOW)
     assert openssl(tmp_path, "sslclient", device_certificate(), DEVICES)
@@ -109,6 +113,7 @@ def test_openssl_agrees_about_who_may_do_what(tmp_path: Path) -> None:
     assert not openssl(tmp_path, "sslclient", server, SERVERS)
 
 
+@needs_openssl
 def test_the_device_authority_cannot_name_a_host_even_with_a_stolen_key(tmp_path: Path) -> None:
     def forged(names: Iterable[x509.GeneralName]) -> x509.Certificate:
         genuine = device_certificate()
@@ -132,14 +137,6 @@ def test_the_device_authority_cannot_name_a_host_even_with_a_stolen_key(tmp_path
     assert not openssl(tmp_path, "sslclient", forged([x509.DNSName("bank.example")]), DEVICES)
 
 
-def test_a_python_client_accepts_the_server_certificate_strictly(tmp_path: Path) -> None:
-    server = issue_server(SERVERS, new_key().public_key(), ["gateway.localhost"], now=NOW)
-    (tmp_path / "root.pem").write_bytes(pem_of(ROOT.certificate))
-    context = ssl.create_default_context(cafile=tmp_path / "root.pem")
-    assert context.verify_flags & ssl.VERIFY_X509_STRICT
-    assert openssl(tmp_path, "sslserver", server, SERVERS)
-
-
 def test_an_authority_does_not_show_its_key() -> None:
     assert "key" not in repr(DEVICES).replace("key_", "")
 
@@ -154,9 +151,10 @@ def test_an_authority_does_not_show_its_key() -> None:
     ],
     ids=["P-256", "P-384", "Ed25519", "RSA-2048"],
 )
-def test_of_a_request_only_the_key_is_taken(key: PrivateKey, tmp_path: Path) -> None:
+def test_of_a_request_only_the_key_is_taken(key: PrivateKey) -> None:
     public = read_csr(csr(key, common_name="root", dns="bank.example"))
     assert public == key.public_key()
     certificate = issue_device(DEVICES, key.public_key(), UUID, TRUST_DOMAIN, now=NOW, life_s=60)
     assert certificate.subject.rfc4514_string() == f"CN={UUID}"
-    assert openssl(tmp_path, "sslclient", certificate, DEVICES)
+    trust = DeviceTrust(pem_of(DEVICES.certificate, ROOT.certificate))
+    assert trust.verify(certificate, NOW) == (NOW - 60, NOW + 60)

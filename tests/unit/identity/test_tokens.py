@@ -9,9 +9,9 @@ from typing import Any
 
 import jwt
 import pytest
-from issuer_world import NOW, STATIC, Clock, Reading, StaticIssuer, claims, facts, route, static_config
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from issuer_world import NOW, STATIC, Clock, Reading, StaticIssuer, claims, facts, route, static_config
 
 from gateway.core.reasons import REASONS, Refusal
 from gateway.core.subject import Identity, Role
@@ -349,7 +349,11 @@ async def test_roles_keep_their_organisation_and_belong_to_our_project(
 @pytest.mark.parametrize(
     ("where", "extra", "expected"),
     [
-        ("urn:zitadel:iam:user:metadata/department", {"urn:zitadel:iam:user:metadata": {"department": "cGVvcGxl"}}, "people"),
+        (
+            "urn:zitadel:iam:user:metadata/department",
+            {"urn:zitadel:iam:user:metadata": {"department": "cGVvcGxl"}},
+            "people",
+        ),
         ("urn:zitadel:iam:user:metadata/department", {"urn:zitadel:iam:user:metadata": {"department": "!"}}, ""),
         ("urn:zitadel:iam:user:metadata/department", {"urn:zitadel:iam:user:metadata": {"department": "__8"}}, ""),
         ("urn:zitadel:iam:user:metadata/department", {"urn:zitadel:iam:user:metadata": "people"}, ""),
@@ -454,9 +458,7 @@ def test_an_issuer_is_configured_once(static: StaticIssuer, clock: Clock) -> Non
 # ---- against the development provider, over HTTP ----
 
 
-async def test_the_issuer_fills_what_zitadel_leaves_out_of_its_jwts(
-    provider: DevProvider, reading: Make
-) -> None:
+async def test_the_issuer_fills_what_zitadel_leaves_out_of_its_jwts(provider: DevProvider, reading: Make) -> None:
     read, token = reading(), provider.access_token("fay")
     bare = await read(token, introspect_cache_s=None)
     assert (bare.amr, bare.auth_time, bare.scopes, bare.email) == ((), None, (), "")
@@ -473,7 +475,9 @@ async def test_the_issuer_fills_what_zitadel_leaves_out_of_its_jwts(
 
 async def test_roles_of_another_project_are_not_ours(provider: DevProvider, reading: Make) -> None:
     token = provider.access_token("fay")
-    assert f"urn:zitadel:iam:org:project:{OTHER_PROJECT}:roles" in jwt.decode(token, options={"verify_signature": False})
+    assert f"urn:zitadel:iam:org:project:{OTHER_PROJECT}:roles" in jwt.decode(
+        token, options={"verify_signature": False}
+    )
     found = await reading()(token)
     assert "admin" not in {role.key for role in found.roles}
 
@@ -556,9 +560,7 @@ async def test_opaque_tokens_are_for_issuers_that_issue_them(provider: DevProvid
     assert provider.asked["introspect"] == 0
 
 
-async def test_a_machine_token_of_the_token_endpoint_is_read(
-    provider: DevProvider, reading: Make, http: Any
-) -> None:
+async def test_a_machine_token_of_the_token_endpoint_is_read(provider: DevProvider, reading: Make, http: Any) -> None:
     pair = base64.b64encode(f"{provider.machine_client}:{provider.machine_secret}".encode()).decode()
     answer = await http.post_form(
         f"{provider.issuer}/oauth/v2/token", {"grant_type": "client_credentials"}, {"authorization": f"Basic {pair}"}

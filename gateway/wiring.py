@@ -119,7 +119,7 @@ class Gateway:
         self.config = config
         self.pipeline = pipeline
         self.endpoints = endpoints
-        self.upstreams = {name: upstream_of(service) for name, service in config.services.items()}
+        self.upstreams = {name: service.backend for name, service in config.services.items()}
         self.zero_log_upstreams = frozenset(
             name for name, service in config.services.items() if service.plane == "user"
         )
@@ -193,7 +193,9 @@ async def policy_engine(config: Config) -> PolicyEngine:
     if policy.engine == "embedded":
         return EmbeddedEngine(bundle, policy.deadline_ms / 1000)
     token = resolve_secret(policy.token) if policy.token else None
-    engine = OpaEngine(bundle, policy.url or "", push=policy.push, token=token.reveal() if token else None, ca=policy.ca)
+    engine = OpaEngine(
+        bundle, policy.url or "", push=policy.push, token=token.reveal() if token else None, ca=policy.ca
+    )
     try:
         await engine.start()
     except BaseException:
@@ -233,13 +235,6 @@ def device_verifier(config: Config, store: Store) -> DeviceVerifier:
         crl=devices.crl_file,
         crl_max_age_s=devices.crl_max_age_s,
     )
-
-
-def upstream_of(service: settings.Service) -> settings.Upstream:
-    """The long form of a service's upstream."""
-    if isinstance(service.upstream, str):
-        return settings.Upstream(urls=(service.upstream,))
-    return service.upstream
 
 
 def _challenge(reasons: Sequence[str], facts: RequestFacts) -> str | None:

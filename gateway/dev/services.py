@@ -1,7 +1,7 @@
 """Two demo services on loopback, over plain http: a staff directory and an echo. Neither writes a log.
 
-`python -m gateway.dev.services directory|echo [--port N]` serves one and prints its URL. The directory believes nobody
-but the gateway: with `--jwks`, every request but that for its page needs an assertion that verifies.
+`python -m gateway.dev.services directory|echo [--port N]` serves one and prints its URL. With `--jwks` the directory
+believes nobody but the gateway: no request is answered without an assertion that verifies.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import gc
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from gateway.config import Config, ConfigError, Limits, load
 from gateway.core.routes import Route
 from gateway.edge import endpoints
 from gateway.edge.mitm import ClientConnection
+from gateway.edge.sockets import listening_socket
 from gateway.edge.stream import Exchange
 from gateway.edge.tls import ServerContexts
 from gateway.edge.upstreams import Upstream
@@ -205,16 +205,6 @@ class Pipe:
         while True:
             self.say("beat")
             await asyncio.sleep(HEARTBEAT_S)
-
-
-def listening_socket(address: str, port: int) -> socket.socket:
-    """A TCP socket of our own on a shared port; the kernel spreads connections over all of them."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind((address, port))
-    return made
 
 
 async def _main(config_path: Path, port: int, pipe: Pipe) -> None:

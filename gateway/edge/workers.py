@@ -20,7 +20,7 @@ import watchfiles
 
 from gateway.config import Config, ConfigError, load
 from gateway.edge import endpoints
-from gateway.edge.worker import listening_socket
+from gateway.edge.sockets import listening_socket
 from gateway.oversight import log
 from gateway.oversight.metrics import Metrics, use_directory
 from gateway.wiring import Keeper, watched_paths

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.config import Allow, Service
+from gateway.config import Allow, Service, rules_of
 from gateway.core.ports import EngineFailure
 from gateway.policy import portable, rego
 from gateway.policy.engine import ENTRY_POINT, document_json
@@ -102,11 +102,8 @@ def service_data(services: Mapping[str, Service]) -> dict[str, Any]:
             "paths": {
                 "": {"device": service.device, "allow": _allow(service.allow, service)},
                 **{
-                    prefix: {
-                        "device": rule.device or service.device,
-                        "allow": _allow(rule.allow or service.allow, service),
-                    }
-                    for prefix, rule in service.paths.items()
+                    prefix: {"device": rule.device, "allow": _allow(rule.allow or service.allow, service)}
+                    for prefix, rule in rules_of(service).items()
                 },
             },
         }

@@ -20,7 +20,9 @@ from gateway.policy.rego import EmbeddedEngine
 
 POLICIES = Path(__file__).parents[2] / "policies"
 CASES = {file.stem: json.loads(file.read_text()) for file in sorted((POLICIES / "cases").glob("*.json"))}
-SCHEMAS = {name: json.loads((POLICIES / "schema" / f"{name}.schema.json").read_text()) for name in ("input", "decision")}
+SCHEMAS = {
+    name: json.loads((POLICIES / "schema" / f"{name}.schema.json").read_text()) for name in ("input", "decision")
+}
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -72,7 +74,13 @@ def test_the_cases_show_every_reason_the_starter_policies_give() -> None:
 
 
 def test_there_is_a_case_for_each_effect_and_none_is_told_twice() -> None:
-    assert {(case["answer"] or {}).get("effect") for case in CASES.values()} == {"allow", "deny", "step_up", "login", None}
+    assert {(case["answer"] or {}).get("effect") for case in CASES.values()} == {
+        "allow",
+        "deny",
+        "step_up",
+        "login",
+        None,
+    }
     assert len({case["name"] for case in CASES.values()}) == len(CASES) >= 40
 
 

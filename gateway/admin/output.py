@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from gateway.config import Problem
 
-out = Console()
+# A pipe has no width: a table that is read by a program or a log is not folded.
+_PIPE_COLUMNS = 240
+
+out = Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 err = Console(stderr=True)
 
 

@@ -1,6 +1,6 @@
 """The demo world: a provider, two services and the real gateway, each a process of its own, in a temporary folder.
 
-Everything listens on 127.0.0.1, on ports that were free. However the block ends, every process ends and the folder goes.
+All of it listens on 127.0.0.1, on ports that were free. However the block ends, the processes end and the folder goes.
 """
 
 from __future__ import annotations

@@ -71,11 +71,16 @@ def test_broad_excepts_are_few_and_known() -> None:
         "gateway/obligations.py": 1,
         "gateway/edge/mitm.py": 1,
         "gateway/edge/worker.py": 2,
-        "gateway/policy/rego.py": 1,
+        # regorus panics with a BaseException; both places look at what it is and raise the rest again.
+        "gateway/policy/rego.py": 2,
+        # Undoing a half-built engine, then raising again.
+        "gateway/wiring.py": 1,
+        # Undoing a half-opened store, a half-made transaction; then raising again.
+        "gateway/adapters/sqlite.py": 2,
     }
     found: dict[str, int] = {}
     for path in SOURCES:
-        broad = len(re.findall(r"except (?:Base)?Exception\b", path.read_text(encoding="utf-8")))
+        broad = len(re.findall(r"except (?:Base)?Exception\b(?!Group)", path.read_text(encoding="utf-8")))
         if broad and not name_of(path).startswith(OUTSIDE):
             found[name_of(path)] = broad
     assert {name: count for name, count in found.items() if count > known.get(name, 0)} == {}

@@ -26,6 +26,7 @@ from gateway.identity.pki import common_name, issue_device, make_issuing, make_r
 ADDRESS = "127.0.0.1"
 _TIMEOUT_S = 10.0
 _DAY_S = 86_400
+_KEEP_S = 60.0
 _READ_BYTES = 65_536
 
 
@@ -76,6 +77,7 @@ class Browser:
             http2=http2,
             timeout=_TIMEOUT_S,
             trust_env=False,
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_S),
         )
 
     def ask(

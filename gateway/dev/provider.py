@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.dev.people import API_CLIENT, APP_CLIENT, MACHINE_CLIENT, PROJECT
+from gateway.dev.people import API_CLIENT, APP_CLIENT, MACHINE_CLIENT, OTHER_PROJECT, PROJECT
 from gateway.dev.tokens import LIFE_S, Key, TokenOffice
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -224,6 +224,7 @@ class DevProvider(TokenOffice):
             "expired": self.expired_token,
             "alg_none": self.unsigned_token,
             "foreign": self.foreign_token,
+            "audience": lambda user: self.access_token(user, aud=[OTHER_PROJECT]),
             "id_token": self.id_token,
             "logout_token": self.logout_token,
         }

@@ -88,7 +88,7 @@ class WorldFailed(Exception):
 
 
 class World:
-    """The demo world, as a context manager. Raises `WorldFailed` when it does not come up."""
+    """The demo world, as a context manager; `start` brings it up, and the end of the block takes it down."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="gateway-demo-"))
@@ -106,12 +106,7 @@ class World:
         atexit.register(self.stop)
 
     def __enter__(self) -> Self:
-        """Start everything."""
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
+        """This world, empty so far."""
         return self
 
     def __exit__(
@@ -123,7 +118,7 @@ class World:
     # ---- coming up, going down ----
 
     def start(self) -> None:
-        """Write the files, start the processes, wait until the gateway is ready."""
+        """Write the files, start the processes, wait until the gateway is ready. Raises `WorldFailed`."""
         self.logs.mkdir()
         found_pki(self.pki.folder, [GATEWAY, DIRECTORY, ECHO, PORTAL], now=time.time(), crl_life_s=_CRL_LIFE_S)
         policies = _SOURCE / "policies"

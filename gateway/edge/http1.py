@@ -125,7 +125,7 @@ class _Http1(HttpConnection):
         self._chunks = ChunkedReader() if size == CHUNKED else None
 
     def _take_body(self) -> tuple[bytes, bool, list[tuple[bytes, bytes]]]:
-        """What has arrived of the body, whether it is complete, its trailers. Raises h11.RemoteProtocolError."""
+        """What has arrived of the body, whether it is complete, its trailers. Raises h11.ProtocolError."""
         if self._chunks is None:
             most = len(self.buf) if self._left == UNTIL_CLOSE else min(self._left, len(self.buf))
             data = bytes(self.buf.maybe_extract_at_most(most) or b"") if most else b""
@@ -225,7 +225,7 @@ class ClientHttp1(_Http1):
     def _read_body(self) -> Commands:
         try:
             data, complete, _ = self._take_body()
-        except h11.RemoteProtocolError:
+        except h11.ProtocolError:
             self.stage = "done"
             yield ReceiveHttp(out.RequestProtocolError(self.stream_id, "bad chunk", out.ErrorCode.GENERIC_CLIENT_ERROR))
             yield commands.CloseConnection(self.conn)
@@ -396,7 +396,7 @@ class UpstreamHttp1(_Http1):
     def _read_body(self) -> Commands:
         try:
             data, complete, trailers = self._take_body()
-        except h11.RemoteProtocolError:
+        except h11.ProtocolError:
             yield from self._broken("chunk")
             return
         if data:

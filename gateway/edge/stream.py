@@ -291,7 +291,8 @@ class Stream(mitm.HttpStream):
         headers.append((b"content-length", b"%d" % len(answer.body)))
         length = exchange.request.headers.get("content-length", "")
         unread = exchange.has_body and not (length.isdecimal() and int(length) <= DISCARD_BYTES)
-        flawed = getattr(exchange.request, "flaw", None) is not None
+        # What comes next on a connection that carried an ambiguous request is not to be believed.
+        flawed = answer.reason in {"malformed_request", "headers_too_large"}
         http2 = self.context.client.alpn == b"h2"
         if not http2 and (unread or flawed or self.edge.draining):
             headers.append((b"connection", b"close"))

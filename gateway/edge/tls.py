@@ -109,6 +109,12 @@ class TlsEdge(ClientTLSLayer):
             self._plain.clear()
             yield from super().send_data(data)
 
+    def on_handshake_error(self, err: str) -> layer.CommandGenerator[None]:
+        """Send OpenSSL's alert before the connection ends, so that the peer knows why."""
+        if self.tls:
+            yield from self.tls_interact()
+        yield from super().on_handshake_error(err)
+
     def _handle_command(self, command: commands.Command) -> layer.CommandGenerator[None]:
         if isinstance(command, OURS):
             if self.tls and command.connection == self.conn:

@@ -202,8 +202,11 @@ def _merge(into: dict[str, Any], value: Mapping[str, Any], at: tuple[str, ...]) 
 
 def _portability(outlines: Sequence[tuple[str, portable.Outline]]) -> Iterator[BundleError]:
     functions = {(*module.package, name): arity for _, module in outlines for name, arity in module.functions.items()}
+    rules: dict[tuple[str, ...], frozenset[str]] = {}
+    for _, module in outlines:
+        rules[module.package] = rules.get(module.package, frozenset()) | module.rules
     for file, module in outlines:
-        for problem in portable.problems(module, functions):
+        for problem in portable.problems(module, functions, rules[module.package]):
             yield BundleError(file, problem.line, problem.message, problem.fix)
     if (loop := portable.recursion(outlines)) is not None:
         yield BundleError(loop[0], loop[1].line, loop[1].message, loop[1].fix)

@@ -149,8 +149,7 @@ class OpaEngine:
                     if not await self._holds(bundle.version, modules):
                         raise EngineFailure("policy_unavailable", "the OPA server does not keep what was pushed")
         except (ValueError, *_REFUSALS) as error:
-            words = str(getattr(error, "message", error)).partition("\n")[0]
-            raise EngineFailure("policy_unavailable", f"the bundle cannot be pushed: {words}") from None
+            raise EngineFailure("policy_unavailable", f"the bundle cannot be pushed: {_words(error)}") from None
         except _FAILURES as error:
             raise EngineFailure("policy_unavailable", type(error).__name__) from None
 
@@ -198,6 +197,13 @@ def _failure(error: Exception) -> EngineFailure:
     if isinstance(error, TimeoutError):
         return EngineFailure("policy_timeout")
     return EngineFailure("policy_unavailable", type(error).__name__)
+
+
+def _words(error: Exception) -> str:
+    """What the server says about a module it refuses."""
+    details = getattr(error, "errors", None) or [{}]
+    text = details[0].get("message") or getattr(error, "message", None) or str(error)
+    return str(text).partition("\n")[0]
 
 
 def _revision(body: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ Go and Rust read in two ways (\d, \w, \s, \b, flags, look-around).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,8 @@ _PORTABLE_PATTERN = re.compile(
     r"|\[\^?(?:[^\\\[\]&~^-]|\\[\\\[\]^.\-/]|-(?!-))+\])*\Z"
 )
 _WALK_ARITY = 2
+_SCALARS = frozenset({"String", "RawString", "Number", "Bool", "True", "False", "Null"})
+_NEGATION_FIX = "Name it in a rule of its own, `ok if ...`, and write `not ok`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,20 @@ def outline(tree: Mapping[str, Any], source: str) -> Outline:
     return Outline(_path(tree["package"]["refr"]), frozenset(rules), functions, aliases, tree, roots)
 
 
-def problems(module: Outline, functions: Mapping[tuple[str, ...], int]) -> Iterator[Problem]:
-    """Everything in one module that is not portable. `functions`: every function of the bundle, by path, its arity."""
+def problems(module: Outline, functions: Mapping[tuple[str, ...], int], rules: frozenset[str]) -> Iterator[Problem]:
+    """Everything in one module that is not portable.
+
+    `functions`: every function of the bundle, by path, with its arity; `rules`: every rule of the module's package.
+    """
+    loose = rules | {"input", "data", *module.aliases}
     for name, line in module.roots.items():
         if name in _ROOTS:
             yield Problem(line, f"the import is called {name}, like a builtin", "Give it another name with `as`.")
-    for call in _calls(module.tree["rules"]):
+    for negation in _find("NotExpr", module.tree["rules"]):
+        if not _sane_negation(loose, negation["expr"]):
+            line = negation["span"]["line"]
+            yield Problem(line, "the engines differ on this negation when a part of it is undefined", _NEGATION_FIX)
+    for call in _find("Call", module.tree["rules"]):
         line, params = call["span"]["line"], call["params"]
         target = _target(module, call)
         name = ".".join(_path(call["fcn"]))
@@ -115,6 +125,43 @@ def problems(module: Outline, functions: Mapping[tuple[str, ...], int]) -> Itera
             yield Problem(line, "walk takes two arguments here", "Write walk(value, [path, member]).")
 
 
+def _sane_negation(loose: Container[str], node: Mapping[str, Any]) -> bool:
+    """Whether `not node` means the same everywhere when a part of it is undefined.
+
+    OPA works out the operands of a call, a comparison or `in` before the negation, so that an undefined one makes the
+    whole body undefined; regorus works them out inside, so that the negation holds. What is left is a reference, an
+    equality of references, and operands that are always defined. `loose`: names that may be undefined.
+    """
+    kind, body = next(iter(node.items()))
+    if _is_reference(loose, node):
+        return True
+    if kind == "BoolExpr" and body["op"] == "Eq":
+        return all(_is_reference(loose, side) or _is_defined(loose, side) for side in (body["lhs"], body["rhs"]))
+    operands = body["params"] if kind == "Call" else [part for part in body.values() if _is_node(part)]
+    return all(_is_defined(loose, operand) for operand in operands)
+
+
+def _is_reference(loose: Container[str], node: Mapping[str, Any]) -> bool:
+    kind, body = next(iter(node.items()))
+    if kind == "RefBrack":
+        return _is_reference(loose, body["refr"]) and _is_defined(loose, body["index"])
+    return kind == "Var" or (kind == "RefDot" and _is_reference(loose, body["refr"]))
+
+
+def _is_defined(loose: Container[str], node: Mapping[str, Any]) -> bool:
+    """A constant, or a variable of the body (a rule's name may be undefined)."""
+    kind, body = next(iter(node.items()))
+    if kind == "Var":
+        return body["value"] not in loose
+    if kind in {"Array", "Set"}:
+        return all(_is_defined(loose, item) for item in body["items"])
+    return kind in _SCALARS
+
+
+def _is_node(part: object) -> bool:
+    return isinstance(part, dict) and len(part) == 1 and next(iter(part))[0].isupper()
+
+
 def recursion(modules: Sequence[tuple[str, Outline]]) -> tuple[str, Problem] | None:
     """A function that calls itself, by whatever way: OPA refuses it, and the embedded engine would crash."""
     graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
@@ -124,7 +171,7 @@ def recursion(modules: Sequence[tuple[str, Outline]]) -> tuple[str, Problem] | N
             head, _ = _head(rule)
             node = (*module.package, head)
             places.setdefault(node, (file, next(iter(rule.values()))["span"]["line"]))
-            graph.setdefault(node, set()).update(_target(module, call) for call in _calls(rule))
+            graph.setdefault(node, set()).update(_target(module, call) for call in _find("Call", rule))
     for start, called in graph.items():
         seen: set[tuple[str, ...]] = set()
         waiting = list(called)
@@ -175,14 +222,14 @@ def _text(literal: Mapping[str, Any]) -> str:
     return str(literal["value"])
 
 
-def _calls(node: Any) -> Iterator[Mapping[str, Any]]:
-    """Every call below a node."""
+def _find(kind: str, node: Any) -> Iterator[Mapping[str, Any]]:
+    """Every node of a kind below a node."""
     waiting = [node]
     while waiting:
         current = waiting.pop()
         if isinstance(current, dict):
-            if "Call" in current:
-                yield current["Call"]
+            if kind in current:
+                yield current[kind]
             waiting.extend(current.values())
         elif isinstance(current, list):
             waiting.extend(current)

@@ -10,6 +10,10 @@
 #
 #   blocks contains "weekend_closed" if time.weekday(input.now * 1000000000) in {"Saturday", "Sunday"}
 #
+# Write what must hold as a rule of its own and negate that rule (`not in_department`): then what is missing from the
+# input counts as not given. A negated call or comparison is refused when the policies are loaded, for there the engines
+# differ on what is missing.
+#
 # A request is allowed when it is admitted and nobody objects. All objections are reported, not only the first: those
 # that nothing can cure stand before those that a stronger sign-in would cure, each kind in alphabetical order.
 package gateway.authz

@@ -12,31 +12,31 @@ package gateway.authz
 
 elevated if input.session.elevated_until > input.now
 
-second_factor(identity, settings) if {
-	some method in identity.amr
-	method in settings.methods
+mfa_done if {
+	some method in input.identity.amr
+	method in data.gateway.settings.mfa.methods
 }
 
-second_factor(identity, settings) if {
-	settings.accept_silent_issuer == true
-	count(identity.amr) == 0
+mfa_done if {
+	data.gateway.settings.mfa.accept_silent_issuer == true
+	count(input.identity.amr) == 0
 }
 
-fresh(identity, max_age_s) if {
-	is_number(identity.auth_time)
-	input.now - identity.auth_time <= max_age_s
+mfa_fresh if {
+	is_number(input.identity.auth_time)
+	input.now - input.identity.auth_time <= data.gateway.settings.mfa.max_age_s
 }
 
 challenges contains "mfa_required" if {
 	scope.allow.mfa != false
-	not second_factor(input.identity, data.gateway.settings.mfa)
+	not mfa_done
 	not elevated
 }
 
 challenges contains "mfa_stale" if {
 	data.gateway.settings.mfa.max_age_s != null
 	scope.allow.mfa != false
-	second_factor(input.identity, data.gateway.settings.mfa)
-	not fresh(input.identity, data.gateway.settings.mfa.max_age_s)
+	mfa_done
+	not mfa_fresh
 	not elevated
 }

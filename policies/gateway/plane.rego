@@ -5,11 +5,16 @@
 # configuration.)
 package gateway.authz
 
-belongs(_, plane) if count(plane.orgs) == 0
+plane_fits if {
+	orgs := data.gateway.settings.planes[input.service.plane].orgs
+	org_fits(input.identity, orgs)
+}
 
-belongs(identity, plane) if identity.org in plane.orgs
+org_fits(_, orgs) if count(orgs) == 0
+
+org_fits(identity, orgs) if identity.org in orgs
 
 blocks contains "plane_mismatch" if {
+	not plane_fits
 	not scope.allow.public
-	not belongs(input.identity, data.gateway.settings.planes[input.service.plane])
 }

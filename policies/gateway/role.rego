@@ -17,28 +17,30 @@ holds_one_of(names) if {
 
 holds_one_of(names) if "*" in names
 
-may_change(allow) if holds_one_of(allow.roles)
+may_change if holds_one_of(scope.allow.roles)
 
-may_change(allow) if {
-	count(allow.roles) == 0
-	count(allow.read_only_roles) == 0
+may_change if {
+	count(scope.allow.roles) == 0
+	count(scope.allow.read_only_roles) == 0
 }
 
+may_look if holds_one_of(scope.allow.read_only_roles)
+
 # A WebSocket begins with a GET but carries whatever the client sends.
-looks(request) if {
-	request.method in {"GET", "HEAD"}
-	request.protocol != "websocket"
+looking if {
+	input.request.method in {"GET", "HEAD"}
+	input.request.protocol != "websocket"
 }
 
 blocks contains "role_missing" if {
+	not may_change
+	not may_look
 	not scope.allow.public
-	not may_change(scope.allow)
-	not holds_one_of(scope.allow.read_only_roles)
 }
 
 blocks contains "read_only" if {
-	not looks(input.request)
+	not may_change
+	not looking
+	may_look
 	not scope.allow.public
-	not may_change(scope.allow)
-	holds_one_of(scope.allow.read_only_roles)
 }

@@ -23,7 +23,7 @@ from gateway.core.ports import (
     SessionBinder,
     StoreDown,
 )
-from gateway.core.reasons import Refusal
+from gateway.core.reasons import Refusal, reason
 from gateway.core.request import HOP_BY_HOP, IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits, admit, is_ours
 from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
@@ -33,6 +33,7 @@ from gateway.policy.engine import Decider, build_document
 from gateway.replies import Reply, deny
 
 _LIMITS = RequestLimits()
+_UNAUTHENTICATED = 401
 _LOCAL = ("/.gateway/", "/.well-known/oauth-protected-resource")
 # Alt-Svc would send clients past the gateway.
 _DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc"}
@@ -322,9 +323,9 @@ class Pipeline:
         return (outcome.reason,), "login" if outcome.reason == "login_required" else "deny"
 
     def _reply(self, case: _Case, reasons: tuple[str, ...]) -> Reply:
-        challenge = None
-        if case.facts is not None:
-            challenge = self.challenge(reasons, case.facts)
+        # A 403 is about the token only when there was one: no token cures a missing device (RFC 6750 section 3.1).
+        about_token = reason(reasons[0]).status == _UNAUTHENTICATED or case.decision is not None
+        challenge = self.challenge(reasons, case.facts) if case.facts is not None and about_token else None
         return deny(case.facts, reasons, case.decision_id, challenge=challenge)
 
     def _zero_log(self, case: _Case) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,9 @@ class Shared:
     """What lives as long as the worker process: state, record, metrics, signing keys."""
 
     store: Store
-    recorder: FileRecorder
     metrics: Metrics
     asserter: Asserter
+    records: dict[Path, FileRecorder] = field(default_factory=dict)
 
     @classmethod
     async def open(cls, config: Config, metrics: Metrics) -> Shared:
@@ -95,11 +95,20 @@ class Shared:
         store = open_store(config)
         asserter = Asserter(store, f"https://{config.host}")
         await asserter.refresh()
-        return cls(store, FileRecorder(config.record.file), metrics, asserter)
+        return cls(store, metrics, asserter)
+
+    def recorder(self, path: Path) -> FileRecorder:
+        """The record in `path`, opened once and again after a rotation. Raises OSError."""
+        if path in self.records:
+            self.records[path].reopen()
+        else:
+            self.records[path] = FileRecorder(path)
+        return self.records[path]
 
     async def close(self) -> None:
         """Close everything."""
-        self.recorder.close()
+        for record in self.records.values():
+            record.close()
         await self.store.close()
 
 
@@ -159,7 +168,7 @@ class Gateway:
                 decider=Decider(engine, config.policy.deadline_ms / 1000),
                 obligations=Obligations(builtin()),
                 signer=shared.asserter,
-                recorder=shared.recorder,
+                recorder=shared.recorder(config.record.file),
                 counter=shared.metrics,
                 challenge=_challenge,
                 staff_hosts=frozenset(route.host for route in routes.routes if not route.zero_log) | {config.host},

@@ -37,7 +37,7 @@ _SOURCE = Path(gateway.__file__).resolve().parent.parent
 _CONFIG = """\
 version: 1
 host: {gateway}
-listen: {{address: 127.0.0.1, port: {port}, drain_s: 1}}
+listen: {{address: 127.0.0.1, port: {port}, workers: {workers}, drain_s: 5}}
 admin: {{port: {admin_port}}}
 tls: [{{certificate: pki/server.pem, key: pki/server.key}}]
 devices: {{ca: pki/device-ca.pem, issuing_key: pki/device-ca.key, crl: pki/crl.pem}}
@@ -90,7 +90,8 @@ class WorldFailed(Exception):
 class World:
     """The demo world, as a context manager; `start` brings it up, and the end of the block takes it down."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
         self.folder = Path(tempfile.mkdtemp(prefix="gateway-demo-"))
         self.config = self.folder / "gateway.yaml"
         self.policies = self.folder / "policies"
@@ -138,6 +139,7 @@ class World:
         text = _CONFIG.format(
             gateway=GATEWAY,
             port=self.port,
+            workers=self.workers,
             admin_port=self.admin_port,
             provider=self.provider_url,
             project=client["project"],

@@ -240,7 +240,6 @@ async def _reloads(config_path: Path, edge: Edge, shared: Shared, reload: asynci
     while True:
         await reload.wait()
         reload.clear()
-        shared.recorder.reopen()
         try:
             generation = await build(load(config_path), shared)
         except (ConfigError, OSError, ValueError, RuntimeError, Exception) as error:  # noqa: BLE001

@@ -42,7 +42,7 @@ class RegoError(ValueError):
 
 
 class EmbeddedEngine:
-    """`PolicyEngine` in process. One engine object belongs to one thread, so it is built where it is first used.
+    """`PolicyEngine` in process. A regorus engine belongs to one thread, so each thread builds its own at first use.
 
     An evaluation holds the interpreter's lock and cannot be interrupted. One that took longer than `deadline_s` is
     refused when it comes back; one that never does blocks its worker, and the supervisor's watchdog ends a worker that
@@ -52,8 +52,7 @@ class EmbeddedEngine:
     def __init__(self, bundle: Bundle, deadline_s: float = 0.05) -> None:
         self._bundle = bundle
         self._deadline_s = deadline_s
-        self._engine: Any = None
-        self._thread = 0
+        self._local = threading.local()
 
     @property
     def version(self) -> str:
@@ -63,17 +62,18 @@ class EmbeddedEngine:
     async def evaluate(self, document: Mapping[str, Any]) -> object:
         """The raw answer, None when undefined. Raises `EngineFailure`: `policy_error`, `policy_timeout`."""
         text = document_json(document)
-        if self._engine is None or self._thread != threading.get_ident():
-            self._engine, self._thread = _build(self._bundle.modules, self._bundle.data_json), threading.get_ident()
+        engine = getattr(self._local, "engine", None)
+        if engine is None:
+            engine = self._local.engine = _build(self._bundle.modules, self._bundle.data_json)
         started = time.monotonic()
         try:
-            self._engine.set_input_json(text)
-            answer = self._engine.eval_rule_as_json(ENTRY_POINT)
+            engine.set_input_json(text)
+            answer = engine.eval_rule_as_json(ENTRY_POINT)
         except RuntimeError as error:
             # The message may quote the input, so only the place is kept.
             raise EngineFailure("policy_error", _place(str(error))) from None
         except BaseException as panic:
-            self._engine = None
+            self._local.engine = None
             if _is_panic(panic):
                 raise EngineFailure("policy_error", "the engine panicked") from None
             raise
@@ -82,8 +82,8 @@ class EmbeddedEngine:
         return None if answer == _UNDEFINED else json.loads(answer)
 
     async def close(self) -> None:
-        """Drop the engine."""
-        self._engine = None
+        """Drop this thread's engine."""
+        self._local.engine = None
 
 
 def syntax(module: Module) -> Mapping[str, Any]:

@@ -23,7 +23,6 @@ import aiohttp
 from opa_client.errors import DeletePolicyError, PolicyNotFoundError, RegoParseError  # type: ignore[import-untyped]
 from opa_client.opa_async import AsyncOpaClient  # type: ignore[import-untyped]
 
-from gateway.config import SecretText
 from gateway.core.ports import EngineFailure
 from gateway.policy.bundle import Bundle
 from gateway.policy.engine import document_json
@@ -67,9 +66,9 @@ class OpaEngine:
     """`PolicyEngine` over HTTP. Call `start` once before the first evaluation; without `push`, OPA serves its own."""
 
     def __init__(
-        self, bundle: Bundle, url: str, *, push: bool = True, token: SecretText | None = None, ca: Path | None = None
+        self, bundle: Bundle, url: str, *, push: bool = True, token: str | None = None, ca: Path | None = None
     ) -> None:
-        self._client = _Client(url, token.reveal() if token else None, ca)
+        self._client = _Client(url, token, ca)
         self._bundle = bundle if push else None
         self._version = bundle.version if push else ""
         self._restoring: asyncio.Task[None] | None = None

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 from opa_world import Opas, bundle, policy, pushed
 
-from gateway.config import SecretText
 from gateway.core.decision import Decision
 from gateway.core.reasons import Refusal
 from gateway.policy.bundle import Bundle
@@ -125,7 +124,7 @@ async def test_the_token_is_shown_to_the_server_and_a_wrong_one_is_refused(opas:
     what.export(tmp_path / "own")
     (tmp_path / "own/guard.rego").write_text(guard)
     url = opas.start("--authentication=token", "--authorization=basic", "--bundle", str(tmp_path / "own"))
-    for token, reason in ((SecretText("canary-7"), None), (SecretText("canary-8"), "policy_unavailable")):
+    for token, reason in (("canary-7", None), ("canary-8", "policy_unavailable")):
         engine = OpaEngine(what, url, push=False, token=token)
         await engine.start()
         found = await Decider(engine, SOON_S).decide({})

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import SecretText
 from gateway.core.decision import Decision
 from gateway.core.ports import EngineFailure
 from gateway.core.reasons import Refusal
@@ -78,7 +77,7 @@ async def served(answer: Callable[[bytes], bytes | None]) -> AsyncIterator[Serve
         await server.wait_closed()
 
 
-async def decide(url: str, bundle: Bundle, token: SecretText | None = None) -> Decision | Refusal:
+async def decide(url: str, bundle: Bundle, token: str | None = None) -> Decision | Refusal:
     engine = OpaEngine(bundle, url, push=False, token=token)
     await engine.start()
     try:
@@ -143,7 +142,7 @@ async def test_a_connection_that_was_closed_while_idle_is_opened_again(bundle: B
 
 async def test_the_query_asks_for_strict_errors_and_carries_the_token_and_the_input(bundle: Bundle) -> None:
     async with served(lambda _: http("200 OK", json.dumps(YES).encode())) as server:
-        assert isinstance(await decide(server.url, bundle, SecretText("canary-7")), Decision)
+        assert isinstance(await decide(server.url, bundle, "canary-7"), Decision)
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/data/gateway/authz/decision?strict-builtin-errors=True")
     assert b"authorization: bearer canary-7" in head.lower()

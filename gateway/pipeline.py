@@ -7,6 +7,7 @@ is in `Pipeline.judge`, and it answers with a denial.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from gateway.core.decision import NO_SIGNAL, Decision, RiskReport
+from gateway.core.headers import is_framing
 from gateway.core.ports import (
     DeviceVerifier,
     IdentityReader,
@@ -34,6 +36,10 @@ from gateway.replies import Reply, deny
 
 _LIMITS = RequestLimits()
 _UNAUTHENTICATED = 401
+_DEADLINE = "deadline"
+# Random for each process, so that no two processes ever name two decisions alike.
+_EPOCH = secrets.token_hex(8)
+_NUMBERS = itertools.count(1)
 _LOCAL = ("/.gateway/", "/.well-known/oauth-protected-resource")
 # Alt-Svc would send clients past the gateway.
 _DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc"}
@@ -92,6 +98,11 @@ class Counter(Protocol):
         """One decision was made; a zero-log one leaves no trace but a number."""
 
 
+def _cancel(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel(_DEADLINE)
+
+
 @dataclass(slots=True)
 class _Case:
     """One request on its way through the stages, as far as it got."""
@@ -144,18 +155,27 @@ class Pipeline:
     async def judge(self, raw: RawRequest, peer: Peer, flaw: Refusal | None = None) -> Verdict:
         """Stages 1 to 10 and 13 for one request. Never raises; whatever fails is a denial."""
         now_ns = time.perf_counter_ns()
-        case = _Case(peer, secrets.token_hex(12), now_ns, mark_ns=now_ns)
+        case = _Case(peer, self.new_id(), now_ns, mark_ns=now_ns)
+        task = asyncio.current_task()
+        # Cheaper than asyncio.timeout, and most requests are judged without ever waiting.
+        alarm = asyncio.get_running_loop().call_later(self.deadline_s, _cancel, task)
         try:
-            async with asyncio.timeout(self.deadline_s):
-                outcome = flaw or await self._stages(case, raw)
-                return self._conclude(case, outcome)
+            return self._conclude(case, flaw or await self._stages(case, raw))
+        except asyncio.CancelledError as cancelled:
+            if cancelled.args != (_DEADLINE,):
+                raise
+            return self._safely(case, Refusal("issuer_unavailable" if case.stage == "identify" else "gateway_error"))
         except StoreDown:
             return self._safely(case, Refusal("store_down"))
-        except TimeoutError:
-            return self._safely(case, Refusal("issuer_unavailable" if case.stage == "identify" else "gateway_error"))
         except Exception as error:  # noqa: BLE001  (the one broad except of the house: it denies)
             code = "risk_unavailable" if case.stage == "assess" else "gateway_error"
             return self._safely(case, Refusal(code, f"{type(error).__name__} in {case.stage}"))
+        finally:
+            alarm.cancel()
+
+    def new_id(self) -> str:
+        """A name for one decision: unique, not secret."""
+        return f"{_EPOCH}{next(_NUMBERS):08x}"
 
     async def _stages(self, case: _Case, raw: RawRequest) -> Forward | Local | Refusal:
         facts = admit(raw, case.peer, self.limits, self.trusted_proxies)
@@ -273,6 +293,18 @@ class Pipeline:
                 return self.refuse(forward.facts, "obligation_failed", forward.decision_id)
         return kept
 
+    def enforce_trailers(self, forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The trailers of the answer as they go out, without framing, ours and what an obligation removes."""
+        kept = [item for item in headers if not is_framing(item[0]) and not is_ours(item[0])]
+        if forward.plan is not NO_PLAN:
+            allowed = list(kept)
+            try:
+                forward.plan.enforce_response(allowed)
+            except ObligationFailed:
+                return []
+            kept = [item for item in kept if item in allowed]
+        return kept
+
     def enforce_body(self, forward: Forward, content_type: str, body: bytes) -> bytes | Reply:
         """The body of the answer as it goes out; one that cannot be enforced is dropped."""
         try:
@@ -282,7 +314,7 @@ class Pipeline:
 
     def refuse(self, facts: RequestFacts | None, code: str, decision_id: str = "") -> Reply:
         """A denial outside the stages (the upstream failed, a time-out, access taken away)."""
-        return deny(facts, (code,), decision_id or secrets.token_hex(12))
+        return deny(facts, (code,), decision_id or self.new_id())
 
     # ---- stage 13 ----
 

@@ -31,7 +31,12 @@ class EngineFailure(Exception):
 
 
 class PolicyEngine(Protocol):
-    """Evaluates `data.gateway.authz.decision`."""
+    """Evaluates `data.gateway.authz.decision`.
+
+    `in_process`: an evaluation never waits, so no timer can bound it and the engine looks at the clock itself.
+    """
+
+    in_process: bool
 
     @property
     def version(self) -> str:

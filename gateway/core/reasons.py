@@ -129,6 +129,7 @@ REASONS: dict[str, Reason] = _table(
     ("plane_mismatch", 403, "Accounts of this kind may not use this service.", _ASK_OWNER),
     ("mfa_required", 401, "This needs a second factor.", "Sign in with a second factor, then try again."),
     ("mfa_stale", 401, "Your second factor was too long ago.", "Confirm your second factor again."),
+    ("risk_high", 401, "This request looks unusual for you.", "Confirm your second factor again."),
     ("read_only", 403, "You may look at this, not change it.", _ASK_OWNER),
 )
 

@@ -12,7 +12,7 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
-from gateway.edge.http1 import Abort, ClientHttp1, Release, UpstreamHttp1
+from gateway.edge.http1 import Abort, ClientHttp1, Linger, Release, UpstreamHttp1
 
 if TYPE_CHECKING:
     from gateway.edge.upstreams import Upstream
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 Commands = layer.CommandGenerator[Any]
 DISCARD_BYTES = 1 << 16
 _NO_BODY_STATUS = frozenset({204, 304})
-
-
-class Linger(commands.ConnectionCommand):
-    """Everything is said: half-close, swallow what still arrives for a moment, then close."""
 
 
 OURS = (Release, Abort, Linger)

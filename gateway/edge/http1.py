@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
 from typing import Any
 
-import h11
-from h11._readers import ChunkedReader
-from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
@@ -23,19 +19,14 @@ from mitmproxy.proxy.layers.http import _events as out
 from mitmproxy.proxy.layers.http._base import HttpConnection, ReceiveHttp
 
 from gateway.core.reasons import Refusal
+from gateway.edge.framing import CHUNKED, UNTIL_CLOSE, Chunks, Fields, Malformed, body_size, read_fields, take
 
 Commands = layer.CommandGenerator[Any]
-Fields = tuple[tuple[bytes, bytes], ...]
-
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.1\Z")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n\x00]*))?\Z")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9a-zA-Z]+):[ \t]*([^\r\n\x00]*?)[ \t]*\Z")
-_LENGTH = re.compile(rb"(?:0|[1-9][0-9]{0,18})\Z")
 _PIPELINE_BYTES = 1 << 20
 _RESPONSE_HEAD_BYTES = 1 << 18
 _SWITCHING = 101
-UNTIL_CLOSE = -1
-CHUNKED = -2
 
 
 class Release(commands.ConnectionCommand):
@@ -46,44 +37,8 @@ class Abort(commands.ConnectionCommand):
     """Cut a connection at once, unsent data included."""
 
 
-class Malformed(ValueError):
-    """A message head that is not to be believed."""
-
-
-def _fields(lines: Iterable[bytes]) -> tuple[Fields, list[bytes], list[bytes], bool]:
-    """Header fields, every Content-Length, every Transfer-Encoding, and whether the connection ends after this."""
-    fields: list[tuple[bytes, bytes]] = []
-    lengths: list[bytes] = []
-    encodings: list[bytes] = []
-    last = False
-    for line in lines:
-        field = _FIELD.match(line)
-        if field is None:
-            raise Malformed("header line")
-        name, value = field.groups()
-        fields.append((name, value))
-        match name.lower():
-            case b"content-length":
-                lengths.append(value)
-            case b"transfer-encoding":
-                encodings.append(value.lower())
-            case b"connection":
-                last = last or b"close" in value.lower()
-            case _:
-                pass
-    return tuple(fields), lengths, encodings, last
-
-
-def _size(lengths: list[bytes], encodings: list[bytes], default: int) -> int:
-    if encodings:
-        if lengths or encodings != [b"chunked"]:
-            raise Malformed("framing")
-        return CHUNKED
-    if not lengths:
-        return default
-    if len(lengths) > 1 or not _LENGTH.match(lengths[0]):
-        raise Malformed("framing")
-    return int(lengths[0])
+class Linger(commands.ConnectionCommand):
+    """Everything is said: half-close, swallow what still arrives for a moment, then close (RFC 9112 section 9.6)."""
 
 
 class _Http1(HttpConnection):
@@ -91,11 +46,11 @@ class _Http1(HttpConnection):
 
     def __init__(self, context: Context, conn: Connection) -> None:
         super().__init__(context, conn)
-        self.buf = ReceiveBuffer()
+        self.buf = bytearray()
         self.stage = "head"
         self.last = False
         self._left = 0
-        self._chunks: ChunkedReader | None = None
+        self._chunks: Chunks | None = None
 
     def handle_event(self, event: events.Event) -> Commands:
         """Codecs never block, so mitmproxy's pause machinery is not needed."""
@@ -103,43 +58,29 @@ class _Http1(HttpConnection):
 
     def _take_head(self, limit: int) -> bytes | None:
         """The next message head without its empty line; None until it is there. Raises Malformed."""
-        data = bytes(self.buf.maybe_extract_at_most(len(self.buf)) or b"") if self.buf else b""
-        end = data.find(b"\r\n\r\n")
+        end = self.buf.find(b"\r\n\r\n", 0, limit + 4)
         if end < 0:
-            if len(data) > limit:
+            if len(self.buf) > limit:
                 raise Malformed("too large")
-            rest = data.replace(b"\r\n", b"").removesuffix(b"\r")
-            if b"\r" in rest or b"\n" in rest:
+            rest = self.buf.replace(b"\r\n", b"").removesuffix(b"\r")
+            if b"\r" in rest or b"\n" in rest or b"\0" in rest:
                 raise Malformed("line ending")
-            self.buf += data
             return None
-        if end > limit:
-            raise Malformed("too large")
-        if len(data) > end + 4:
-            self.buf += data[end + 4 :]
-        return data[:end]
+        return take(self.buf, end + 4)[:-4]
 
-    def _expect_body(self, size: int) -> None:
-        self.stage = "body"
+    def _expect_body(self, size: int, *, extensions: bool) -> None:
         self._left = size
-        self._chunks = ChunkedReader() if size == CHUNKED else None
+        self._chunks = Chunks(extensions=extensions) if size == CHUNKED else None
 
     def _take_body(self) -> tuple[bytes, bool, list[tuple[bytes, bytes]]]:
-        """What has arrived of the body, whether it is complete, its trailers. Raises h11.ProtocolError."""
-        if self._chunks is None:
-            most = len(self.buf) if self._left == UNTIL_CLOSE else min(self._left, len(self.buf))
-            data = bytes(self.buf.maybe_extract_at_most(most) or b"") if most else b""
-            if self._left != UNTIL_CLOSE:
-                self._left -= len(data)
-            return data, self._left == 0, []
-        pieces: list[bytes] = []
-        while True:
-            found = self._chunks(self.buf)
-            if found is None:
-                return b"".join(pieces), False, []
-            if isinstance(found, h11.EndOfMessage):
-                return b"".join(pieces), True, [(bytes(name), bytes(value)) for name, value in found.headers]
-            pieces.append(bytes(found.data))
+        """What has arrived of the body, whether it is complete, its trailers. Raises Malformed."""
+        if self._chunks is not None:
+            data, complete = self._chunks.read(self.buf)
+            return data, complete, self._chunks.trailers
+        data = take(self.buf, len(self.buf) if self._left == UNTIL_CLOSE else self._left)
+        if self._left != UNTIL_CLOSE:
+            self._left -= len(data)
+        return data, self._left == 0, []
 
 
 class ClientHttp1(_Http1):
@@ -172,17 +113,16 @@ class ClientHttp1(_Http1):
     def _advance(self) -> Commands:
         if self.stage == "head" and self.buf:
             yield from self._read_head()
-        if self.stage == "body":
+        elif self.stage == "body":
             yield from self._read_body()
         elif self.stage == "wait" and len(self.buf) > _PIPELINE_BYTES:
             yield Abort(self.conn)
         elif self.stage == "tunnel" and self.buf:
-            yield ReceiveHttp(
-                out.RequestData(self.stream_id, bytes(self.buf.maybe_extract_at_most(len(self.buf)) or b""))
-            )
+            yield ReceiveHttp(out.RequestData(self.stream_id, take(self.buf, len(self.buf))))
 
     def _read_head(self) -> Commands:
         flaw: Refusal | None = None
+        data = b""
         try:
             head = self._take_head(self.head_limit)
             if head is None:
@@ -191,13 +131,16 @@ class ClientHttp1(_Http1):
             start = _REQUEST_LINE.match(lines[0])
             if start is None:
                 raise Malformed("request line")  # noqa: TRY301
-            fields, lengths, encodings, self.last = _fields(lines[1:])
-            size = _size(lengths, encodings, 0)
+            fields, lengths, encodings, self.last = read_fields(lines[1:])
+            size = body_size(lengths, encodings, 0)
             method, target = start.groups()
+            # What came along of the body is looked at before anything is said to an upstream.
+            self._expect_body(size, extensions=False)
+            data, complete, _ = self._take_body()
         except Malformed as error:
             code = "headers_too_large" if str(error) == "too large" else "malformed_request"
             flaw = Refusal(code, str(error))
-            method, target, fields, size, self.last = b"GET", b"/", (), 0, True
+            method, target, fields, size, complete, self.last = b"GET", b"/", (), 0, True, True
         request = http.Request(
             host="",
             port=0,
@@ -214,28 +157,27 @@ class ClientHttp1(_Http1):
         )
         request.flaw = flaw  # type: ignore[attr-defined]
         self._answered = False
-        if size:
-            self._expect_body(size)
-        else:
-            self.stage = "wait"
+        self.stage = "done" if flaw else "wait" if complete else "body"
         yield ReceiveHttp(out.RequestHeaders(self.stream_id, request, size == 0))
-        if not size:
+        if data:
+            yield ReceiveHttp(out.RequestData(self.stream_id, data))
+        if complete:
+            # Trailer fields of a request are dropped: they were not judged.
             yield ReceiveHttp(out.RequestEndOfMessage(self.stream_id))
 
     def _read_body(self) -> Commands:
         try:
             data, complete, _ = self._take_body()
-        except h11.ProtocolError:
+        except Malformed as error:
             self.stage = "done"
-            yield ReceiveHttp(out.RequestProtocolError(self.stream_id, "bad chunk", out.ErrorCode.GENERIC_CLIENT_ERROR))
-            yield commands.CloseConnection(self.conn)
+            wrong = out.ErrorCode.REQUEST_VALIDATION_FAILED
+            yield ReceiveHttp(out.RequestProtocolError(self.stream_id, str(error), wrong))
             return
         if complete:
             self.stage = "wait"
         if data:
             yield ReceiveHttp(out.RequestData(self.stream_id, data))
         if complete:
-            # Trailer fields of a request are dropped: they were not judged.
             yield ReceiveHttp(out.RequestEndOfMessage(self.stream_id))
             if self._answered:
                 yield from self._next()
@@ -273,9 +215,8 @@ class ClientHttp1(_Http1):
     def _next(self) -> Commands:
         """The exchange is over: on to the next request, or to the end of the connection."""
         if self.last:
-            if self.stage == "wait":
-                self.stage = "done"
-                yield commands.CloseConnection(self.conn)
+            self.stage = "done"
+            yield Linger(self.conn)
             return
         self.stream_id += 2
         self.stage = "head"
@@ -289,6 +230,7 @@ class ClientHttp1(_Http1):
         elif stage in {"body", "wait"}:
             gone = out.ErrorCode.CLIENT_DISCONNECTED
             yield ReceiveHttp(out.RequestProtocolError(self.stream_id, "client disconnected", gone))
+        yield commands.CloseConnection(self.conn)
 
 
 class UpstreamHttp1(_Http1):
@@ -347,8 +289,7 @@ class UpstreamHttp1(_Http1):
         if self.stage == "body":
             yield from self._read_body()
         elif self.stage == "tunnel" and self.buf:
-            data = bytes(self.buf.maybe_extract_at_most(len(self.buf)) or b"")
-            yield ReceiveHttp(out.ResponseData(self.stream_id, data))
+            yield ReceiveHttp(out.ResponseData(self.stream_id, take(self.buf, len(self.buf))))
         elif self.stage == "idle" and self.buf:
             # Nobody asked: whatever this is, it is not the answer to the next request.
             self.stage = "done"
@@ -364,10 +305,10 @@ class UpstreamHttp1(_Http1):
             start = _STATUS_LINE.match(lines[0])
             if start is None:
                 raise Malformed("status line")  # noqa: TRY301
-            fields, lengths, encodings, last = _fields(lines[1:])
+            fields, lengths, encodings, last = read_fields(lines[1:])
             status = int(start[2])
             bodyless = self._method == b"HEAD" or status < 200 or status in {204, 304}  # noqa: PLR2004
-            size = 0 if bodyless else _size(lengths, encodings, UNTIL_CLOSE)
+            size = 0 if bodyless else body_size(lengths, encodings, UNTIL_CLOSE)
         except Malformed as error:
             yield from self._broken(str(error))
             return False
@@ -389,15 +330,16 @@ class UpstreamHttp1(_Http1):
             yield ReceiveHttp(out.ResponseHeaders(self.stream_id, response, end_stream=True))
             yield ReceiveHttp(out.ResponseEndOfMessage(self.stream_id))
             return True
-        self._expect_body(size)
+        self.stage = "body"
+        self._expect_body(size, extensions=True)
         yield ReceiveHttp(out.ResponseHeaders(self.stream_id, response, size == 0))
         return False
 
     def _read_body(self) -> Commands:
         try:
             data, complete, trailers = self._take_body()
-        except h11.ProtocolError:
-            yield from self._broken("chunk")
+        except Malformed as error:
+            yield from self._broken(str(error))
             return
         if data:
             yield ReceiveHttp(out.ResponseData(self.stream_id, data))
@@ -431,7 +373,8 @@ class UpstreamHttp1(_Http1):
 
     def _closed(self) -> Commands:
         stage, self.stage = self.stage, "done"
-        if stage == "body" and self._left == UNTIL_CLOSE:
+        # Only a clean end is the end of such a body: a reset is a cut.
+        if stage == "body" and self._left == UNTIL_CLOSE and self.conn.error is None:
             yield from self._complete()
         elif stage == "tunnel":
             yield ReceiveHttp(out.ResponseEndOfMessage(self.stream_id))

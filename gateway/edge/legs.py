@@ -55,17 +55,18 @@ class UpstreamLeg(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The upstream has said everything it will."""
-        self._gone()
+        self._gone(None)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)  # noqa: ARG002  (asyncio)
+    def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        self._gone()
+        self._gone(exc)
 
-    def _gone(self) -> None:
+    def _gone(self, error: Exception | None) -> None:
         if self._closed:
             return
         self._closed = True
         if self.owner is not None and self.server is not None:
+            self.server.error = str(error) if error else None
             self.owner.legs.gone(self.server)
 
     def abort(self) -> None:

@@ -27,8 +27,8 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge.endpoints import answer_local
-from gateway.edge.http import ClientHttp2, HttpEdge, Interrupt, Linger
-from gateway.edge.http1 import Abort, ClientHttp1, Release
+from gateway.edge.http import ClientHttp2, HttpEdge, Interrupt
+from gateway.edge.http1 import Abort, ClientHttp1, Linger, Release
 from gateway.edge.legs import HIGH_BYTES, Legs
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.tls import TlsEdge, ja4
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _LINGER_S = 2.0
 _SWITCHING = 101
+_NO_CONTENT = 204
 _OPTIONS = SimpleNamespace(
     validate_inbound_headers=True,
     normalize_outbound_headers=True,
@@ -201,7 +202,6 @@ class ClientConnection(asyncio.Protocol):
         self.client.state = ConnectionState.CAN_READ
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
-        asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
 
     def _abort_all(self) -> None:
         self.legs.abort()
@@ -319,7 +319,7 @@ class ClientConnection(asyncio.Protocol):
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields]
         chunked = any(name == "transfer-encoding" for name, _ in headers)
         buffered = verdict.plan.needs_body and not bodyless
-        if chunked or buffered:
+        if chunked or buffered or response.status_code == _NO_CONTENT:
             headers = [item for item in headers if item[0] != "content-length"]
         kept = exchange.gateway.pipeline.enforce_response(verdict, headers)
         if isinstance(kept, Reply):
@@ -336,6 +336,13 @@ class ClientConnection(asyncio.Protocol):
         response.headers = http.Headers(fields)
         response.http_version = "HTTP/2.0" if http2 else "HTTP/1.1"
         return response
+
+    def trailed(self, exchange: Exchange, trailers: http.Headers) -> http.Headers:
+        """The answer's trailers as they go out."""
+        verdict = cast("Forward", exchange.verdict)
+        fields = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in trailers.fields]
+        kept = exchange.gateway.pipeline.enforce_trailers(verdict, fields)
+        return http.Headers([(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept])
 
     def enforced(self, exchange: Exchange, response: http.Response) -> bytes | Reply:
         """The whole body of an answer as it goes out; its length and validators are set anew."""
@@ -355,7 +362,8 @@ class ClientConnection(asyncio.Protocol):
         """Called twice a second: end what takes too long."""
         limits = self.edge.limits
         if self.closing_since is not None:
-            if now - self.closing_since > limits.stall_s:
+            unsent = self.transport.get_write_buffer_size() > 0
+            if now - self.closing_since > (limits.stall_s if unsent else _LINGER_S):
                 self.transport.abort()
         elif not self.established:
             if now - self.opened_at > limits.handshake_s:

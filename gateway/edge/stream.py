@@ -20,7 +20,7 @@ from mitmproxy.websocket import WebSocketData
 from wsproto.connection import ConnectionState as WebSocketState
 from wsproto.events import CloseConnection
 
-from gateway.edge.http import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, Linger, is_bodyless
+from gateway.edge.http import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, is_bodyless
 from gateway.pipeline import Forward, Local, Verdict
 from gateway.replies import Reply
 
@@ -120,9 +120,10 @@ class Stream(mitm.HttpStream):
         self.flow = Flow(self.exchange)
         self.client_state = self.server_state = self.state_errored
         yield HttpRequestHeadersHook(self.flow)  # type: ignore[arg-type]
-        if any(isinstance(queued, http_events.RequestProtocolError) for queued in self._paused_event_queue):
-            yield from self.drop()
-            return
+        for queued in self._paused_event_queue:
+            if isinstance(queued, http_events.RequestProtocolError):
+                yield from self.handle_protocol_error(queued)
+                return
         verdict = self.exchange.verdict
         if isinstance(verdict, Forward):
             yield from self.forward(verdict, event)
@@ -227,7 +228,9 @@ class Stream(mitm.HttpStream):
             self.exchange.sent += len(event.data)
             yield mitm.SendHttp(event, self.context.client)
         elif isinstance(event, http_events.ResponseTrailers):
-            yield mitm.SendHttp(event, self.context.client)
+            event.trailers = self.edge.trailed(self.exchange, event.trailers)
+            if event.trailers:
+                yield mitm.SendHttp(event, self.context.client)
         elif isinstance(event, http_events.ResponseEndOfMessage):
             yield from self.finish()
 
@@ -306,9 +309,7 @@ class Stream(mitm.HttpStream):
         if body:
             yield mitm.SendHttp(http_events.ResponseData(self.stream_id, body), client)
         yield mitm.SendHttp(http_events.ResponseEndOfMessage(self.stream_id), client)
-        if unread and not http2:
-            yield Linger(client)
-        elif exchange.has_body and http2:
+        if exchange.has_body and http2:
             yield from self.reset(0)
         yield mitm.DropStream(self.stream_id)
 
@@ -353,6 +354,14 @@ class Stream(mitm.HttpStream):
             return
         if isinstance(event, http_events.RequestProtocolError):
             yield from self.give_up_upstream()
+            wrong = event.code is http_events.ErrorCode.REQUEST_VALIDATION_FAILED
+            if wrong and not self.exchange.status:
+                yield from self.reply(self.edge.refuse(self.exchange, "malformed_request"))
+                return
+            if wrong:
+                yield mitm.SendHttp(
+                    http_events.ResponseProtocolError(self.stream_id, event.message, _KILL), self.context.client
+                )
             yield from self.drop()
         elif not self.exchange.status:
             self.exchange.waiting_since = None

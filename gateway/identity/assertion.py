@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +104,7 @@ class Asserter:
             "aud": audience,
             "iat": now,
             "exp": now + ASSERTION_LIFE_S,
-            "jti": secrets.token_urlsafe(12),
+            "jti": decision_id,
             "sub": identity.subject,
             "sub_iss": identity.issuer,
             "decision": decision_id,

@@ -10,7 +10,7 @@ from gateway.core.reasons import reason
 
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 _UNQUOTABLE = re.compile(r"[^\x20-\x7e]")
-_STEP_UP = frozenset({"mfa_required", "mfa_stale"})
+_STEP_UP = frozenset({"mfa_required", "mfa_stale", "risk_high"})
 _NO_TOKEN = frozenset({"login_required"})
 
 

@@ -18,6 +18,7 @@ from gateway.config import Allow, Service, rules_of
 from gateway.core.ports import EngineFailure
 from gateway.policy import portable, rego
 from gateway.policy.engine import ENTRY_POINT, document_json
+from gateway.policy.merge import merge
 
 _ENTRY = tuple(ENTRY_POINT.split(".")[1:])
 _RESERVED = ("gateway_bundle", "gateway_served", "gateway_probe", "system")
@@ -37,9 +38,14 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Checked policies and data. `modules`: (path in the folder, source); `version`: short SHA-256 over all of it."""
+    """Checked policies and data; `version` is a short SHA-256 over all of it.
+
+    `modules`: (path in the folder, source); `packages`: package path -> all its files as one module, which an OPA
+    server takes in one step.
+    """
 
     modules: tuple[rego.Module, ...]
+    packages: Mapping[str, str] = field(repr=False)
     data: Mapping[str, Any] = field(repr=False)
     data_json: str = field(repr=False)
     version: str
@@ -82,12 +88,15 @@ def examine(path: Path, services: Mapping[str, Any]) -> tuple[Bundle | None, Seq
     try:
         data_json = document_json(data)
         rego.prepare(modules, data_json)
+        packages = merge(modules)
     except rego.RegoError as error:
         return None, [BundleError(error.file, error.line, error.message, "Correct it; `opa check --strict` says more.")]
+    except ValueError as error:
+        return None, [BundleError("policy", 0, str(error), "Give one of the two another alias.")]
     except EngineFailure:
         return None, [BundleError("data", 0, "a value cannot be written as JSON", "Numbers must be finite.")]
     digest = hashlib.sha256(document_json([modules, data]).encode()).hexdigest()
-    return Bundle(tuple(modules), data, data_json, digest[:_VERSION_DIGITS]), ()
+    return Bundle(tuple(modules), packages, data, data_json, digest[:_VERSION_DIGITS]), ()
 
 
 def service_data(services: Mapping[str, Service]) -> dict[str, Any]:

@@ -145,8 +145,11 @@ class Decider:
             # Policies that never say cache_s do not pay for the key.
             if self._cache and (known := self._recall(document, version, started)):
                 return known
-            async with asyncio.timeout(self._deadline_s):
+            if self._engine.in_process:
                 raw = await self._engine.evaluate(document)
+            else:
+                async with asyncio.timeout(self._deadline_s):
+                    raw = await self._engine.evaluate(document)
             decision = parse_answer(raw)
             if isinstance(decision, Decision) and decision.cache_s and self._engine.version == version:
                 self._remember(document, version, started + decision.cache_s, decision)

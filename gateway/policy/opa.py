@@ -26,7 +26,6 @@ from opa_client.opa_async import AsyncOpaClient  # type: ignore[import-untyped]
 from gateway.core.ports import EngineFailure
 from gateway.policy.bundle import Bundle
 from gateway.policy.engine import document_json
-from gateway.policy.merge import merge
 
 _QUERY = {"strict-builtin-errors": True, "provenance": True}
 _MARK = "gateway_bundle"
@@ -64,6 +63,8 @@ class _Client(AsyncOpaClient):  # type: ignore[misc]  # the library has no types
 
 class OpaEngine:
     """`PolicyEngine` over HTTP. Call `start` once before the first evaluation; without `push`, OPA serves its own."""
+
+    in_process = False
 
     def __init__(
         self, bundle: Bundle, url: str, *, push: bool = True, token: str | None = None, ca: Path | None = None
@@ -138,7 +139,7 @@ class OpaEngine:
 
     async def _push(self, bundle: Bundle) -> None:
         try:
-            modules = merge(bundle.modules) | _SERVED_MODULE
+            modules = dict(bundle.packages) | _SERVED_MODULE
             async with asyncio.timeout(_PUSH_TIMEOUT_S):
                 if not await self._holds(bundle.version, modules):
                     await self._client.update_or_create_data({**bundle.data, _MARK: {"version": None}}, "")

@@ -49,6 +49,8 @@ class EmbeddedEngine:
     does not answer.
     """
 
+    in_process = True
+
     def __init__(self, bundle: Bundle, deadline_s: float = 0.05) -> None:
         self._bundle = bundle
         self._deadline_s = deadline_s

@@ -24,6 +24,8 @@ class Scripted:
         self.closed = False
         self._answer = answer
 
+    in_process = False
+
     async def evaluate(self, document: Mapping[str, Any]) -> object:
         self.calls += 1
         answer = self._answer(document)

@@ -145,6 +145,24 @@ class Vouched:
         await self._app(scope, receive, send)
 
 
+class _Mirror(Response):
+    """Sends each piece of the request's body back as it comes.
+
+    A StreamingResponse listens for a disconnect meanwhile, and what it hears then is the body.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(media_type=kind)
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in Request(scope, receive).stream():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
 def directory(assertions: Assertions | None = None) -> ASGIApp:
     """The staff directory: `/`, `/people`, `/people/{id}`, `/people/{id}/note`, `/whoami`."""
     staff = people()
@@ -204,8 +222,7 @@ def echo() -> ASGIApp:
         return JSONResponse({"method": request.method, "path": target, "headers": request.headers.items()})
 
     async def body(request: Request) -> Response:
-        kind = request.headers.get("content-type", "application/octet-stream")
-        return StreamingResponse(request.stream(), media_type=kind)
+        return _Mirror(request.headers.get("content-type", "application/octet-stream"))
 
     async def events(_: Request) -> Response:
         async def pieces() -> AsyncIterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpx
 from websockets.exceptions import WebSocketException
 
-from gateway.dev import client, services
+from gateway.dev import attacks, client, services
 from gateway.dev.client import Browser, DeviceFiles
 from gateway.dev.world import ASK_AGAIN_S, DIRECTORY, ECHO, PORTAL, World, WorldFailed
 
@@ -23,43 +23,6 @@ _PATIENCE_S = 10.0
 _POLL_S = 0.02
 _BIG_MIB = 32
 _RULE = '\nblocks contains "under_maintenance" if input.service.name == "echo"\n'
-_SPOOFED = (
-    ("X-Gateway-Subject", "root"),
-    ("x_gateway_subject", "root"),
-    ("X-GATEWAY-ROLES", "root"),
-    ("X-Gateway-Jwt-Assertion", "root"),
-    ("X-Forwarded-For", "203.0.113.66"),
-    ("X_Forwarded_For", "203.0.113.66"),
-    ("Forwarded", "for=203.0.113.66"),
-    ("X-Real-IP", "203.0.113.66"),
-    ("X-Original-URL", "/root"),
-)
-_PATHS = (
-    "/x/../headers",
-    "/x/%2e%2e/headers",
-    "/x/%2E./headers",
-    "/x/..;/headers",
-    "/x%2fheaders",
-    "/x%252fheaders",
-    "/x%5cheaders",
-    "//headers",
-    "/headers%00",
-    "/headers%zz",
-    "/x\\headers",
-    f"https://{ECHO}/headers",
-)
-_CHUNKED = b"Transfer-Encoding: chunked\r\n"
-_SMUGGLED = (
-    _CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n",
-    b"Content-Length: 0\r\nContent-Length: 44\r\n\r\n",
-    b"Content-Length: +0\r\n\r\n",
-    b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-    b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
-    b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-    b"X-Folded: one\r\n two\r\n\r\n",
-    b"X-Bare: one\nX-Gateway-Subject: root\r\n\r\n",
-    _CHUNKED + b"\r\n0x0\r\n\r\n",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +63,7 @@ class Tour:
     def steps(self) -> Sequence[Step]:
         """Every step."""
         token, person = self._with_token, self._with_person
-        cached = f"within {ASK_AGAIN_S} s"
+        cached = f"when the {ASK_AGAIN_S} s cache ends"
         return (
             Step("Enrol", "The operator looks at the whole configuration", "0 problems", self._check),
             Step("Enrol", "A device makes a key and enrols with a one-time token", "201, certificate", self._enrol),
@@ -149,11 +112,21 @@ class Tour:
                 "401 mfa_required",
                 lambda: person("erin", _UNAUTHENTICATED, "mfa_required"),
             ),
-            Step("Request", "Spoofed identity headers, nine spellings", "none arrives", self._spoofed),
-            Step("Request", "Path tricks", "400 malformed_request", lambda: self._raw_requests(self._trick_requests())),
             Step(
                 "Request",
-                "Smuggled requests",
+                f"Identity headers, spoofed in {len(attacks.SPOOFED)} spellings",
+                "none arrives",
+                self._spoofed,
+            ),
+            Step(
+                "Request",
+                f"Path tricks, {len(attacks.PATHS)} kinds",
+                "400 malformed_request",
+                lambda: self._raw_requests(self._trick_requests()),
+            ),
+            Step(
+                "Request",
+                f"Smuggled requests, {len(attacks.SMUGGLED)} kinds",
                 "400 malformed_request",
                 lambda: self._raw_requests(self._smuggled_requests()),
             ),
@@ -248,15 +221,13 @@ class Tour:
         return self._handshake(context)
 
     def _handshake(self, context: ssl.SSLContext) -> Seen:
+        """No request is sent: with one on its way, a reset could overtake the alert."""
         try:
-            answer = client.raw(
-                self.world.port, DIRECTORY, context, self._request("GET", "/people", DIRECTORY) + b"\r\n"
-            )
+            answer = client.raw(self.world.port, DIRECTORY, context, b"")
         except ssl.SSLError as error:
-            return Seen((error.reason or "TLS error").lower().replace("_", " "), passed=True)
-        except ConnectionError as error:
-            return Seen(type(error).__name__, passed=True)
-        return Seen(answer[:60].decode("latin-1") or "closed without a word", passed=not answer)
+            said = (error.reason or "TLS error").lower().replace("_", " ")
+            return Seen(said, passed="alert" in said)
+        return Seen(answer[:60].decode("latin-1") or "closed without an alert", passed=False)
 
     # ---- token, policy ----
 
@@ -278,10 +249,10 @@ class Tour:
 
     def _spoofed(self) -> Seen:
         browser = self._browser(ECHO, http2=False)
-        arrived = browser.ask("/headers", self._alice, headers=_SPOOFED).raise_for_status().json()["headers"]
+        arrived = browser.ask("/headers", self._alice, headers=attacks.SPOOFED).raise_for_status().json()["headers"]
         bad = [name for name, value in arrived if "root" in value or "203.0.113.66" in value or name == "authorization"]
         ours = ["x-forwarded-for", client.ADDRESS] in arrived
-        return Seen(f"{len(_SPOOFED)} sent, {len(bad)} arrived", passed=not bad and ours)
+        return Seen(f"{len(attacks.SPOOFED)} sent, {len(bad)} arrived", passed=not bad and ours)
 
     def _request(self, method: str, target: str, host: str) -> bytes:
         lines = (
@@ -292,11 +263,11 @@ class Tour:
         return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
     def _trick_requests(self) -> list[bytes]:
-        return [self._request("GET", path, ECHO) + b"\r\n" for path in _PATHS]
+        return [self._request("GET", path, ECHO) + b"\r\n" for path in attacks.PATHS]
 
     def _smuggled_requests(self) -> list[bytes]:
         hidden = self._request("GET", "/headers", ECHO) + b"\r\n"
-        return [self._request("POST", "/echo", ECHO) + rest + hidden for rest in _SMUGGLED]
+        return [self._request("POST", "/echo", ECHO) + rest + hidden for rest in attacks.SMUGGLED]
 
     def _raw_requests(self, requests: Sequence[bytes]) -> Seen:
         """Each is answered with one refusal, and none of it reaches the service."""

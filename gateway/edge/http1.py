@@ -8,10 +8,8 @@ ways becomes a request with a flaw, so that the pipeline answers and records it 
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
-from mitmproxy import http
 from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
@@ -19,6 +17,7 @@ from mitmproxy.proxy.layers.http import _events as out
 from mitmproxy.proxy.layers.http._base import HttpConnection, ReceiveHttp
 
 from gateway.core.reasons import Refusal
+from gateway.edge import messages
 from gateway.edge.framing import CHUNKED, UNTIL_CLOSE, Chunks, Fields, Malformed, body_size, read_fields, take
 
 Commands = layer.CommandGenerator[Any]
@@ -141,20 +140,7 @@ class ClientHttp1(_Http1):
             code = "headers_too_large" if str(error) == "too large" else "malformed_request"
             flaw = Refusal(code, str(error))
             method, target, fields, size, complete, self.last = b"GET", b"/", (), 0, True, True
-        request = http.Request(
-            host="",
-            port=0,
-            method=method,
-            scheme=b"https",
-            authority=b"",
-            path=target,
-            http_version=b"HTTP/1.1",
-            headers=http.Headers(fields),
-            content=None,
-            trailers=None,
-            timestamp_start=time.time(),
-            timestamp_end=None,
-        )
+        request = messages.request(method, target, fields)
         request.flaw = flaw  # type: ignore[attr-defined]
         self._answered = False
         self.stage = "done" if flaw else "wait" if complete else "body"
@@ -315,16 +301,7 @@ class UpstreamHttp1(_Http1):
         if status < 200 and status != _SWITCHING:  # noqa: PLR2004
             return True
         self.last = self.last or last or start[1] == b"0" or size == UNTIL_CLOSE
-        response = http.Response(
-            http_version=b"HTTP/1.1",
-            status_code=status,
-            reason=start[3] or b"",
-            headers=http.Headers(fields),
-            content=None,
-            trailers=None,
-            timestamp_start=time.time(),
-            timestamp_end=None,
-        )
+        response = messages.response(status, fields, reason=start[3] or b"")
         if status == _SWITCHING:
             self.stage = "tunnel"
             yield ReceiveHttp(out.ResponseHeaders(self.stream_id, response, end_stream=True))
@@ -345,7 +322,7 @@ class UpstreamHttp1(_Http1):
             yield ReceiveHttp(out.ResponseData(self.stream_id, data))
         if complete and self.stage == "body":
             if trailers:
-                yield ReceiveHttp(out.ResponseTrailers(self.stream_id, http.Headers(trailers)))
+                yield ReceiveHttp(out.ResponseTrailers(self.stream_id, messages.headers(trailers)))
             yield from self._complete()
 
     def _complete(self) -> Commands:

@@ -26,6 +26,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
+from gateway.edge import messages
 from gateway.edge.endpoints import answer_local
 from gateway.edge.http import ClientHttp2, HttpEdge, Interrupt
 from gateway.edge.http1 import Abort, ClientHttp1, Linger, Release
@@ -333,8 +334,8 @@ class ClientConnection(asyncio.Protocol):
                 fields.append((b"transfer-encoding", b"chunked"))
             if self.draining and response.status_code != _SWITCHING:
                 fields.append((b"connection", b"close"))
-        response.headers = http.Headers(fields)
-        response.http_version = "HTTP/2.0" if http2 else "HTTP/1.1"
+        response.data.headers = messages.headers(fields)
+        response.data.http_version = b"HTTP/2.0" if http2 else b"HTTP/1.1"
         return response
 
     def trailed(self, exchange: Exchange, trailers: http.Headers) -> http.Headers:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from mitmproxy import http
+from mitmproxy.net.http.status_codes import RESPONSES
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as mitm
@@ -20,6 +21,7 @@ from mitmproxy.websocket import WebSocketData
 from wsproto.connection import ConnectionState as WebSocketState
 from wsproto.events import CloseConnection
 
+from gateway.edge import messages
 from gateway.edge.http import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, is_bodyless
 from gateway.pipeline import Forward, Local, Verdict
 from gateway.replies import Reply
@@ -145,8 +147,7 @@ class Stream(mitm.HttpStream):
             return
         self.context.server = self.flow.server_conn = connection
         if self.exchange.has_body and verdict.facts.header("expect"):
-            interim = http.Response.make(100)
-            interim.headers.clear()
+            interim = messages.response(100, (), reason=b"Continue")
             yield mitm.SendHttp(http_events.ResponseHeaders(self.stream_id, interim), self.context.client)
         self.flow.request = upstream.request(verdict, event.end_stream)
         self.client_state = self.state_stream_request_body
@@ -299,9 +300,9 @@ class Stream(mitm.HttpStream):
         http2 = self.context.client.alpn == b"h2"
         if not http2 and (unread or flawed or self.edge.draining):
             headers.append((b"connection", b"close"))
-        response = http.Response.make(answer.status)
-        response.http_version = "HTTP/2.0" if http2 else "HTTP/1.1"
-        response.headers = http.Headers(headers)
+        phrase = RESPONSES.get(answer.status, "").encode("ascii")
+        version = b"HTTP/2.0" if http2 else b"HTTP/1.1"
+        response = messages.response(answer.status, headers, reason=phrase, version=version)
         self.client_state = self.server_state = self.state_errored
         self.edge.closed(exchange)
         client = self.context.client

@@ -6,14 +6,17 @@ CRL, profile) is asked at every request, so that it gets a reason and so that a 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers.tls import ClientTLSLayer, TLSLayer
+from mitmproxy.proxy.tunnel import TunnelState
 from mitmproxy.tls import ClientHello
 from OpenSSL import SSL, crypto
 
@@ -94,8 +97,42 @@ class TlsEdge(ClientTLSLayer):
 
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Gather what one event makes us say, so that it leaves in as few records as it can."""
-        yield from super().handle_event(event)
+        if self.tunnel_state is not TunnelState.OPEN or isinstance(event, events.ConnectionClosed):
+            yield from super().handle_event(event)
+            yield from self.flush()
+            return
+        # Once the handshake is done nothing here blocks: the short way through mitmproxy's four layers of generators.
+        closed = False
+        if isinstance(event, events.DataReceived) and event.connection is self.conn:
+            plaintext, closed = self._decrypt(event.data)
+            event = events.DataReceived(self.conn, plaintext)
+        if not isinstance(event, events.DataReceived) or event.data:
+            yield from self._pass_on(event)
+        if closed:
+            self.conn.state &= ~ConnectionState.CAN_READ
+            yield from self._pass_on(events.ConnectionClosed(self.conn))
         yield from self.flush()
+
+    def _decrypt(self, data: bytes) -> tuple[bytes, bool]:
+        """What these bytes say, and whether the peer has said goodbye; a broken record ends the connection."""
+        self.tls.bio_write(data)
+        parts: list[bytes] = []
+        while True:
+            try:
+                parts.append(self.tls.recv(65_535))
+            except SSL.WantReadError:
+                return b"".join(parts), False
+            except SSL.Error:
+                return b"".join(parts), True
+
+    def _pass_on(self, event: events.Event) -> layer.CommandGenerator[None]:
+        for command in self.child_layer.handle_event(event):
+            if type(command) is commands.SendData and command.connection is self.conn:
+                self._plain.append(command.data)
+            elif isinstance(command, commands.ConnectionCommand) and command.connection is self.conn:
+                yield from self._handle_command(command)
+            else:
+                yield command
 
     def send_data(self, data: bytes) -> layer.CommandGenerator[None]:
         """Hold plaintext back until the event has been handled."""
@@ -107,7 +144,11 @@ class TlsEdge(ClientTLSLayer):
         if self._plain:
             data = b"".join(self._plain)
             self._plain.clear()
-            yield from super().send_data(data)
+            with contextlib.suppress(SSL.ZeroReturnError, SSL.SysCallError):
+                self.tls.sendall(data)
+        if self.tls:
+            # Also what TLS itself has to say (a key update's answer, an alert).
+            yield from self.tls_interact()
 
     def on_handshake_error(self, err: str) -> layer.CommandGenerator[None]:
         """Send OpenSSL's alert before the connection ends, so that the peer knows why."""

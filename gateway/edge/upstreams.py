@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from mitmproxy import http
 
 from gateway import config
+from gateway.edge import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,17 +164,11 @@ class Upstream:
                 fields.append((b"transfer-encoding", b"chunked"))
             if facts.protocol == "websocket":
                 fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
-        return http.Request(
-            host=self.addresses[0][0],
-            port=self.addresses[0][1],
-            method=facts.method.encode("ascii"),
-            scheme=b"https" if self.tls else b"http",
+        return messages.request(
+            facts.method.encode("ascii"),
+            facts.target.encode("ascii"),
+            fields,
+            version=b"HTTP/2.0" if self.http2 else b"HTTP/1.1",
             authority=host.encode("ascii") if self.http2 else b"",
-            path=facts.target.encode("ascii"),
-            http_version=b"HTTP/2.0" if self.http2 else b"HTTP/1.1",
-            headers=http.Headers(fields),
-            content=None,
-            trailers=None,
-            timestamp_start=time.time(),
-            timestamp_end=None,
+            scheme=b"https" if self.tls else b"http",
         )

@@ -1,0 +1,136 @@
+"""One decision in process: the whole `Pipeline.judge` with the parts that `gateway.wiring` puts together.
+
+A real device certificate, a real JWT, the embedded engine with the starter policies, the store, the signed assertion and
+the record in a file. The interpreter is set up as in a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gc
+import hashlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from bench.processes import BenchFailed
+from bench.world import World
+from gateway.config import load
+from gateway.core.request import Peer, RawRequest
+from gateway.oversight.metrics import Metrics, use_directory
+from gateway.pipeline import Forward, Pipeline
+from gateway.wiring import Gateway, Shared
+
+_CALLS = 20_000
+_FEW, _MANY = 10, 5_000
+_ROUNDS, _ROUND_CALLS = 8, 2_500
+_WARM_CALLS = 2_000
+
+type _Case = tuple[RawRequest, Peer]
+
+
+async def measure(world: World, say: Callable[[str], None]) -> dict[str, Any]:
+    """The figures of this group, with the raw ones below `decision`."""
+    use_directory(world.folder / "metrics", fresh=True)
+    metrics = Metrics()
+    say(f"{_CALLS:,} decisions in process")
+    async with _pipeline(world, metrics, "few", _FEW) as few:
+        cases = _cases(world, _FEW)
+        await _judged(few, cases, _WARM_CALLS)
+        _as_in_a_worker()
+        times_us = sorted(await _judged(few, cases, _CALLS))
+        say(f"{_MANY:,} services with {2 * _MANY:,} role bindings beside {_FEW}")
+        async with _pipeline(world, metrics, "many", _MANY) as many:
+            all_cases = _cases(world, _MANY)
+            await _judged(many, all_cases, _MANY)
+            _as_in_a_worker()
+            small, large = [], []
+            for _ in range(_ROUNDS):
+                small += await _judged(few, cases, _ROUND_CALLS)
+                large += await _judged(many, all_cases, _ROUND_CALLS)
+    cuts = quantiles(times_us, n=1000)
+    return {
+        "decision_p50_us": median(times_us),
+        "decision_p99_us": cuts[989],
+        "decision_scale_factor": median(large) / median(small),
+        "decision": {
+            "calls": _CALLS,
+            "mean_us": round(sum(times_us) / len(times_us), 1),
+            "p90_us": round(cuts[899], 1),
+            "p999_us": round(cuts[998], 1),
+            "few_services_p50_us": round(median(small), 1),
+            "many_services_p50_us": round(median(large), 1),
+            "many_services_p99_us": round(quantiles(large, n=100)[98], 1),
+        },
+    }
+
+
+@contextlib.asynccontextmanager
+async def _pipeline(world: World, metrics: Metrics, name: str, count: int) -> AsyncIterator[Pipeline]:
+    """A gateway with so many services; each lets two roles in, one of them `staff`."""
+    services = [(f"s{number}", _host(number), ("staff", f"role{number}")) for number in range(count)]
+    config = load(world.write_config(name, services=services))
+    shared = await Shared.open(config, metrics)
+    try:
+        gateway = await Gateway.build(config, shared)
+        try:
+            yield gateway.pipeline
+        finally:
+            await gateway.close()
+    finally:
+        await shared.close()
+
+
+def _host(number: int) -> str:
+    return f"s{number}.bench.localhost"
+
+
+def _cases(world: World, count: int) -> list[_Case]:
+    """A request for every service, in an order of chance, as a browser would write it."""
+    certificates = x509.load_pem_x509_certificates(world.device.read_bytes())
+    chain = tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(chain[0]).digest()).rstrip(b"=").decode("ascii")
+    found = []
+    for number in range(count):
+        host = _host(number)
+        headers = (
+            (b"Host", host.encode("ascii")),
+            (b"User-Agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+            (b"Accept", b"application/json, text/plain, */*"),
+            (b"Accept-Language", b"en,de;q=0.5"),
+            (b"Accept-Encoding", b"gzip, deflate, br, zstd"),
+            (b"Authorization", b"Bearer " + world.token.encode("ascii")),
+        )
+        raw = RawRequest(b"GET", b"", b"/api/people?page=2", headers, "1.1")
+        ja4 = "t13d1516h1_8daaf6152771_02713d6af862"
+        found.append((raw, Peer("127.0.0.1", 40_000, chain, digest, host, "http/1.1", ja4)))
+    random.Random(1).shuffle(found)  # noqa: S311  (an order, no secret)
+    return found
+
+
+async def _judged(pipeline: Pipeline, cases: Sequence[_Case], calls: int) -> list[float]:
+    """How long each call took, in microseconds."""
+    taken = []
+    for number in range(calls):
+        raw, peer = cases[number % len(cases)]
+        started = time.perf_counter_ns()
+        verdict = await pipeline.judge(raw, peer)
+        taken.append((time.perf_counter_ns() - started) / 1000)
+        if not isinstance(verdict, Forward):
+            raise BenchFailed(f"a request was refused: {getattr(verdict, 'reason', verdict)}")
+        if not number % 50:
+            await asyncio.sleep(0)
+    return taken
+
+
+def _as_in_a_worker() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)

@@ -1,0 +1,119 @@
+"""The figures: their aims, bench/results.json, the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+PATH = Path(__file__).resolve().parent / "results.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One headline figure. `aim` says in words what `is_met` asks for; None where it is only shown."""
+
+    key: str
+    what: str
+    form: str
+    aim: str = ""
+    is_met: Callable[[float], bool] | None = None
+
+
+FIGURES = (
+    Figure("full_vs_mitmdump", "full path, one worker, against stock mitmdump", "{:.2f} x", "≥ 2.0 x", lambda x: x >= 2),
+    Figure("two_workers_vs_one", "two workers against one", "{:.2f} x", "≥ 1.7 x with two free cores"),
+    Figure("added_latency_p50_ms", "added latency over a bare mitmproxy, p50", "{:.2f} ms", "< 1 ms", lambda x: x < 1),
+    Figure("decision_p50_us", "one decision, p50", "{:.0f} us", "< 200 us", lambda x: x < 200),
+    Figure("decision_p99_us", "one decision, p99", "{:.0f} us", "< 1,000 us", lambda x: x < 1000),
+    Figure("decision_scale_factor", "5,000 services against 10, p50", "{:.2f} x", "≤ 1.2 x", lambda x: x <= 1.2),
+    Figure("idle_conn_kib", "memory of an idle mTLS connection", "{:.0f} KiB"),
+    Figure("download_rss_growth_mib", "memory growth during a 1 GiB download", "{:.1f} MiB"),
+)
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The old figures with the new ones in their place; three digits after the point."""
+    both = {**old, **new}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in both.items()}
+
+
+def read(path: Path = PATH) -> dict[str, Any]:
+    """What was measured before; nothing when there is no such file or it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write(figures: Mapping[str, Any], path: Path = PATH) -> dict[str, Any]:
+    """Merge `figures` into the file; all that it holds then."""
+    together = merged(read(path), {**figures, "machine": machine()})
+    path.write_text(json.dumps(together, indent=2) + "\n", encoding="utf-8")
+    return together
+
+
+def machine() -> dict[str, Any]:
+    """Where and when."""
+    return {
+        "cores": os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count(),
+        "processor": _processor(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "mitmproxy": version("mitmproxy"),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def table(figures: Mapping[str, Any]) -> Table:
+    """The headline figures that are there."""
+    made = Table(title=f"Measured on {figures['machine']['cores']} cores ({figures['machine']['processor']})")
+    made.add_column("figure")
+    made.add_column("measured", justify="right")
+    made.add_column("aim")
+    made.add_column("")
+    for figure in FIGURES:
+        value = figures.get(figure.key)
+        if value is not None:
+            verdict = "" if figure.is_met is None else "[green]met[/]" if figure.is_met(value) else "[red]missed[/]"
+            made.add_row(figure.what, figure.form.format(value), figure.aim, verdict)
+    return made
+
+
+def remarks(figures: Mapping[str, Any]) -> list[str]:
+    """What has to be known to read the figures."""
+    edge = figures.get("edge")
+    if not edge:
+        return []
+    said = []
+    for name, label in (("gateway", "gateway"), ("mitmdump", "mitmdump"), ("two_workers", "two workers")):
+        side = edge[name]
+        said.append(
+            f"{label}: {' '.join(f'{count:,.0f}' for count in side['per_s'])} requests/s, {side['proxy_us']:.0f} us of"
+            f" processor each; cores used: proxy {side['proxy_cores']:.2f}, client {side['client_cores']:.2f},"
+            f" upstream {side['upstream_cores']:.2f}"
+        )
+    two, one, cores = edge["two_workers"], edge["one_worker"], figures["machine"]["cores"]
+    left = cores - two["client_cores"] - two["upstream_cores"]
+    said.append(
+        f"two workers had {left:.2f} of {cores} cores beside client and upstream, one worker used"
+        f" {one['proxy_cores']:.2f}: at most {left / one['proxy_cores']:.2f} x was to be had"
+    )
+    return said

@@ -43,14 +43,14 @@ async def measure(world: World, say: Callable[[str], None]) -> dict[str, Any]:
     say(f"{_CALLS:,} decisions in process")
     async with _pipeline(world, metrics, "few", _FEW) as few:
         cases = _cases(world, _FEW)
-        await _judged(few, cases, _WARM_CALLS)
         _as_in_a_worker()
+        await _judged(few, cases, _WARM_CALLS)
         times_us = sorted(await _judged(few, cases, _CALLS))
         say(f"{_MANY:,} services with {2 * _MANY:,} role bindings beside {_FEW}")
         async with _pipeline(world, metrics, "many", _MANY) as many:
             all_cases = _cases(world, _MANY)
-            await _judged(many, all_cases, _MANY)
             _as_in_a_worker()
+            await _judged(many, all_cases, _MANY)
             small, large = [], []
             for _ in range(_ROUNDS):
                 small += await _judged(few, cases, _ROUND_CALLS)
@@ -124,7 +124,7 @@ async def _judged(pipeline: Pipeline, cases: Sequence[_Case], calls: int) -> lis
         verdict = await pipeline.judge(raw, peer)
         taken.append((time.perf_counter_ns() - started) / 1000)
         if not isinstance(verdict, Forward):
-            raise BenchFailed(f"a request was refused: {getattr(verdict, 'reason', verdict)}")
+            raise BenchFailed(f"a request was refused: {getattr(verdict, "reason", verdict)}")
         if not number % 50:
             await asyncio.sleep(0)
     return taken

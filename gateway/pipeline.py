@@ -12,11 +12,11 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 from gateway.core.decision import NO_SIGNAL, Decision, RiskReport
-from gateway.core.headers import is_framing
+from gateway.core.headers import is_field, is_framing
 from gateway.core.ports import (
     DeviceVerifier,
     IdentityReader,
@@ -36,7 +36,9 @@ from gateway.replies import Reply, deny
 
 _LIMITS = RequestLimits()
 _UNAUTHENTICATED = 401
-_DEADLINE = "deadline"
+# A port that hangs, and one that raises, by stage; every other one is a gateway_error.
+_LATE = {"identify": "issuer_unavailable", "assess": "risk_unavailable", "decide": "policy_timeout"}
+_RAISED = {"assess": "risk_unavailable", "decide": "policy_error"}
 # Random for each process, so that no two processes ever name two decisions alike.
 _EPOCH = secrets.token_hex(8)
 _NUMBERS = itertools.count(1)
@@ -98,9 +100,10 @@ class Counter(Protocol):
         """One decision was made; a zero-log one leaves no trace but a number."""
 
 
-def _cancel(task: asyncio.Task[Any] | None) -> None:
-    if task is not None:
-        task.cancel(_DEADLINE)
+def _expect(value: object, kind: type, *, optional: bool = False) -> None:
+    """Raise TypeError for an answer that breaks its port's contract."""
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise TypeError(f"no {kind.__name__}")
 
 
 @dataclass(slots=True)
@@ -120,6 +123,12 @@ class _Case:
     session: Session | None = None
     risk: RiskReport = NO_SIGNAL
     decision: Decision | None = None
+    late: bool = False
+
+    def give_up(self, task: asyncio.Task[Any]) -> None:
+        """The deadline is over."""
+        self.late = True
+        task.cancel()
 
     def enter(self, stage: str) -> None:
         """Begin a stage; the time since the last mark belongs to the one before."""
@@ -156,19 +165,20 @@ class Pipeline:
         """Stages 1 to 10 and 13 for one request. Never raises; whatever fails is a denial."""
         now_ns = time.perf_counter_ns()
         case = _Case(peer, self.new_id(), now_ns, mark_ns=now_ns)
-        task = asyncio.current_task()
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
         # Cheaper than asyncio.timeout, and most requests are judged without ever waiting.
-        alarm = asyncio.get_running_loop().call_later(self.deadline_s, _cancel, task)
+        alarm = asyncio.get_running_loop().call_later(self.deadline_s, case.give_up, task)
         try:
             return self._conclude(case, flaw or await self._stages(case, raw))
-        except asyncio.CancelledError as cancelled:
-            if cancelled.args != (_DEADLINE,):
+        except asyncio.CancelledError:
+            if not case.late:
                 raise
-            return self._safely(case, Refusal("issuer_unavailable" if case.stage == "identify" else "gateway_error"))
+            task.uncancel()
+            return self._safely(case, Refusal(_LATE.get(case.stage, "gateway_error"), "deadline"))
         except StoreDown:
             return self._safely(case, Refusal("store_down"))
         except Exception as error:  # noqa: BLE001  (the one broad except of the house: it denies)
-            code = "risk_unavailable" if case.stage == "assess" else "gateway_error"
+            code = _RAISED.get(case.stage, "gateway_error")
             return self._safely(case, Refusal(code, f"{type(error).__name__} in {case.stage}"))
         finally:
             alarm.cancel()
@@ -190,6 +200,8 @@ class Pipeline:
         if isinstance(route, Refusal):
             return route
         case.route = route
+        if route is not None and (facts.content_length or 0) > route.body_limit_bytes:
+            return Refusal("body_too_large")
         case.enter("verify_device")
         device = await self.devices.verify(facts.peer)
         if route is None:
@@ -198,26 +210,32 @@ class Pipeline:
             return device
         if device is None and route.device_required:
             return Refusal("device_required")
+        _expect(device, Device, optional=True)
         case.device = device
         case.enter("identify")
         identity = await self._identify(facts, route)
         if isinstance(identity, Refusal):
             return identity
+        _expect(identity, Identity, optional=True)
         case.identity = identity
         if identity is not None:
             case.enter("bind")
             session = await self.binder.bind(identity, device, facts, route)
             if isinstance(session, Refusal):
                 return session
+            _expect(session, Session)
             case.session = session
         case.enter("assess")
-        case.risk = await self.assessor.assess(case.session, identity, device, facts)
+        risk = await self.assessor.assess(case.session, identity, device, facts)
+        _expect(risk, RiskReport)
+        case.risk = risk
         case.enter("decide")
         decision = await self.decider.decide(
             build_document(facts, route, device, identity, case.session, case.risk, self.clock())
         )
         if isinstance(decision, Refusal):
             return decision
+        _expect(decision, Decision)
         case.decision = decision
         case.enter("settle")
         if decision.effect != "allow":
@@ -260,6 +278,8 @@ class Pipeline:
             token = self.signer.sign(
                 route.service, identity, device, case.session, case.decision_id, facts.method, facts.path
             )
+            if not is_field("x-gateway-jwt-assertion", token) or not token:
+                raise ValueError("not an assertion")
             headers.append(("x-gateway-jwt-assertion", token))
             if route.identity_headers:
                 plain = {

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import httpx
 
@@ -59,18 +60,29 @@ class HttpxClient:
         """The answer to a form, whatever its status. Raises `Unreachable`."""
         return await self._ask("POST", url, form, headers)
 
+    async def send_json(
+        self, method: str, url: str, value: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """The answer to a JSON body, None for no body, whatever its status. Raises `Unreachable`."""
+        return await self._ask(method, url, None, headers, value)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
     async def _ask(
-        self, method: str, url: str, form: Mapping[str, str] | None, headers: Mapping[str, str] | None
+        self,
+        method: str,
+        url: str,
+        form: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        value: Mapping[str, Any] | None = None,
     ) -> HttpAnswer:
         try:
             # httpx bounds each read; only the outer timeout bounds an answer that trickles.
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._client.stream(method, url, data=form, headers=headers) as answer,
+                self._client.stream(method, url, data=form, json=value, headers=headers) as answer,
             ):
                 body = await self._body(answer)
                 return HttpAnswer(answer.status_code, MappingProxyType(dict(answer.headers)), body)

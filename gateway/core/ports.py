@@ -172,6 +172,11 @@ class HttpClient(Protocol):
     ) -> HttpAnswer:
         """The answer to a form (application/x-www-form-urlencoded), whatever its status. Raises `Unreachable`."""
 
+    async def send_json(
+        self, method: str, url: str, value: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """The answer to a JSON body, None for no body, whatever its status. Raises `Unreachable`."""
+
     async def close(self) -> None:
         """Close the connections."""
 
@@ -264,6 +269,15 @@ class SessionStore(Protocol):
 
     async def revoke_session(self, session_id: str, now: float, why: str) -> bool:
         """Revoke; False for an unknown id. A revocation outlives the session's expiry by at least 400 days."""
+
+
+class SessionEnder(Protocol):
+    """Ends what somebody has open here."""
+
+    async def end_login_sessions(
+        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str
+    ) -> int:
+        """End the matching login sessions and the subject's bearer sessions; how many. Raises StoreDown."""
 
 
 class ReplayStore(Protocol):

@@ -293,6 +293,7 @@ def admit(
         return _bad("query")
 
     kept: list[tuple[str, str]] = []
+    cookies: list[str] = []
     hop: dict[str, list[str]] = {}
     hosts: list[bytes] = []
     forwarded_for: list[str] = []
@@ -313,6 +314,8 @@ def admit(
             hop.setdefault(name, []).append(value)
         elif name == "content-length":
             lengths.append(value)
+        elif name == "cookie":
+            cookies.append(value)
         elif not is_ours(name):
             kept.append((name, value))
         elif name == "x-forwarded-for":
@@ -336,6 +339,9 @@ def admit(
     if options & _NEVER_CONNECTION_LISTED or (raw.version == "2" and hop.keys() - {"te", "trailer"}):
         return _bad("connection options")
     kept = [(name, value) for name, value in kept if name not in options] if options else kept
+    if cookies:
+        # HTTP/2 sends a cookie in crumbs; everything behind us sees one field (RFC 9113 section 8.2.3).
+        kept.append(("cookie", "; ".join(cookies)))
     if any(name == "expect" and value.lower() != "100-continue" for name, value in kept):
         return _bad("expect")
 
@@ -375,6 +381,8 @@ def _framing(raw: RawRequest, hop: dict[str, list[str]], lengths: list[str]) -> 
     if encodings and (lengths or raw.version == "2" or len(encodings) > 1 or encodings[0].lower() != "chunked"):
         return _bad("transfer-encoding")
     if lengths:
+        if raw.version == "2" and raw.ended and lengths[0] != "0":
+            return _bad("content-length without a body")
         return int(lengths[0])
     return None if encodings or (raw.version == "2" and not raw.ended) else 0
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -84,17 +85,16 @@ def _at_terminal(steps: Sequence[Step], console: Console) -> list[Seen]:
 
 def _table(steps: Sequence[Step], seen: Sequence[Seen]) -> Table:
     """The steps taken so far, and the one under way."""
-    table = Table(header_style="bold", border_style="dim", pad_edge=False)
-    table.add_column("step", ratio=5)
-    table.add_column("expected", ratio=3)
-    table.add_column("seen", ratio=3)
-    table.add_column("reason code", ratio=3, overflow="fold")
-    table.add_column("verdict", justify="center", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, expand=True)
+    for name, share in (("step", 8), ("expected", 7), ("seen", 7), ("reason code", 7)):
+        table.add_column(name, ratio=share, overflow="fold")
+    table.add_column("verdict", no_wrap=True)
     group = ""
     for step, one in zip(steps, seen, strict=False):
         if step.group != group:
+            if group:
+                table.add_row()
             group = step.group
-            table.add_section()
             table.add_row(f"[bold cyan]{escape(group)}[/]", "", "", "", "")
         mark = "[bold green]passed[/]" if one.passed else "[bold red]FAILED[/]"
         code = f"[yellow]{escape(one.code)}[/]" if one.code else "[dim]-[/]"

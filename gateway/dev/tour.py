@@ -48,7 +48,7 @@ class Step:
         try:
             return self.look()
         except (OSError, ValueError, LookupError, httpx.HTTPError, WebSocketException, WorldFailed) as error:
-            return Seen(f"{type(error).__name__}: {error}"[:300], passed=False)
+            return Seen(f"{type(error).__name__}: {error}".partition("\n")[0][:200], passed=False)
 
 
 class Tour:

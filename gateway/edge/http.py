@@ -9,7 +9,7 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as mitm
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import RequestHeaders
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
 from gateway.edge.http1 import Abort, ClientHttp1, Linger, Release, UpstreamHttp1
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Commands = layer.CommandGenerator[Any]
 DISCARD_BYTES = 1 << 16
+_QUEUED_BYTES = 1 << 18
+_QUEUED_EVENTS = 1 << 10
 _NO_BODY_STATUS = frozenset({204, 304})
 
 
@@ -62,7 +64,8 @@ class ClientHttp2(Http2Server):
         settings.max_concurrent_streams = streams_limit
         settings.max_header_list_size = head_limit
         settings.acknowledge()
-        self.resets_left = 10 * streams_limit
+        self._resets_most = self.resets_left = 10 * streams_limit
+        self._stuck: dict[int, tuple[int, float]] = {}
 
     def handle_h2_event(self, event: Any) -> layer.CommandGenerator[bool]:
         """Cut a client that opens and resets streams without end (rapid reset, CVE-2023-44487)."""
@@ -72,6 +75,22 @@ class ClientHttp2(Http2Server):
                 yield Abort(self.conn)
                 return True
         return (yield from super().handle_h2_event(event))
+
+    def forgive(self) -> None:
+        """Called twice a second: let a client that cancels now and then go on."""
+        self.resets_left = min(self._resets_most, self.resets_left + self._resets_most // 100)
+
+    def unsent(self, stream_id: int) -> bool:
+        """Whether something of a stream still waits for the client's window."""
+        return bool(self.h2_conn.stream_buffers.get(stream_id))
+
+    def stuck(self, now: float, patience_s: float) -> list[int]:
+        """Streams of which the client has taken nothing for too long although something waits."""
+        before, self._stuck = self._stuck, {}
+        for stream_id, size in self.backlog().items():
+            then = before.get(stream_id)
+            self._stuck[stream_id] = then if then is not None and then[0] == size else (size, now)
+        return [stream_id for stream_id, (_, since) in self._stuck.items() if now - since > patience_s]
 
     def backlog(self) -> dict[int, int]:
         """Bytes that wait for the client's flow-control window, for each stream that has some."""
@@ -130,8 +149,22 @@ class HttpEdge(mitm.HttpLayer):
             stream = self.streams.get(event.stream_id)
             if stream is not None:
                 yield from self.event_to_child(stream, event)
+            elif isinstance(self.client, ClientHttp2):
+                cut = ResponseProtocolError(event.stream_id, event.reason, ErrorCode.KILL)
+                yield from self.event_to_child(self.client, cut)
             return
         yield from super()._handle_event(event)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether a request that waits for its verdict or its upstream has much of its body waiting with it."""
+        for stream in self.streams.values():
+            queue = stream._paused_event_queue  # noqa: SLF001  (mitmproxy's)
+            if queue and (
+                len(queue) > _QUEUED_EVENTS or sum(len(getattr(event, "data", b"")) for event in queue) > _QUEUED_BYTES
+            ):
+                return True
+        return False
 
     @property
     def client(self) -> ClientHttp1 | ClientHttp2:

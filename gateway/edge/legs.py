@@ -129,7 +129,10 @@ class Legs:
         try:
             async with asyncio.timeout(upstream.settings.connect_timeout_s):
                 _, leg = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamLeg(upstream, address), *address, ssl=upstream.context, server_hostname=upstream.sni
+                    lambda: UpstreamLeg(upstream, address),
+                    *address,
+                    ssl=upstream.context,
+                    server_hostname=upstream.server_name,
                 )
             if upstream.http2 and upstream.tls and leg.alpn != b"h2":
                 leg.abort()
@@ -188,7 +191,10 @@ class Legs:
                 stream = self._client.http.streams.get(stream_id)
                 if stream is not None and waiting > HIGH_BYTES:
                     congested.add(stream.context.server)
-        waits = False
+        # A client that does not read gets no further answers to its pings and settings either.
+        waits = self._client.http.held_back or (
+            isinstance(http2, ClientHttp2) and self._client.paused_since is not None
+        )
         for server, leg in self._open.items():
             if leg.usable:
                 if self._client.paused_since is not None or server in congested:

@@ -372,11 +372,16 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()
         elif self.paused_since is not None and now - self.paused_since > limits.stall_s:
             self._abort_all()
-        elif not self.exchanges:
-            self._check_idle(now)
         else:
+            if not self.exchanges:
+                self._check_idle(now)
             for exchange in list(self.exchanges.values()):
                 self._check_exchange(exchange, now)
+            client = self.http.connections.get(self.client)
+            if isinstance(client, ClientHttp2):
+                client.forgive()
+                for stream_id in client.stuck(now, limits.stall_s):
+                    self.pump(Interrupt(stream_id, "request_timeout"))
 
     def _check_idle(self, now: float) -> None:
         limits = self.edge.limits

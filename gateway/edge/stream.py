@@ -173,7 +173,7 @@ class Stream(mitm.HttpStream):
             self.exchange.waiting_since = time.monotonic()
             yield mitm.SendHttp(event, self.context.server)
             if self.server_state == self.state_done:
-                yield from self.flow_done()
+                yield from self.drop()
 
     def state_collect_request(self, event: events.Event) -> Commands:
         """Gather the small body of a request to the gateway itself, then answer it."""
@@ -256,10 +256,16 @@ class Stream(mitm.HttpStream):
             yield from self.finish()
 
     def finish(self) -> Commands:
-        """The upstream has said everything."""
+        """The upstream has said everything; an early answer ends an HTTP/2 stream, an HTTP/1.1 upload goes on."""
         self.server_state = self.state_done
         if self.client_state == self.state_done:
             yield from self.flow_done()
+            return
+        yield mitm.SendHttp(http_events.ResponseEndOfMessage(self.stream_id), self.context.client)
+        if self.context.client.alpn == b"h2":
+            yield from self.give_up_upstream()
+            yield from self.reset(0)
+            yield from self.drop()
 
     def flow_done(self) -> Commands:
         """Both sides are done: a WebSocket goes on from here, everything else ends."""
@@ -315,9 +321,14 @@ class Stream(mitm.HttpStream):
         yield mitm.DropStream(self.stream_id)
 
     def reset(self, code: int) -> Commands:
-        """End an HTTP/2 stream whose request is still coming (RFC 9113 section 8.1)."""
+        """End an HTTP/2 stream whose request is still coming (RFC 9113 section 8.1), unless it has something to say."""
         server = self.edge.http.client
-        if isinstance(server, ClientHttp2) and not server.is_closed(self.stream_id):
+        if (
+            isinstance(server, ClientHttp2)
+            and not server.is_closed(self.stream_id)
+            and not server.unsent(self.stream_id)
+        ):
+            server.streams.pop(self.stream_id, None)
             server.h2_conn.reset_stream(self.stream_id, code)
             yield commands.SendData(self.context.client, server.h2_conn.data_to_send())
 
@@ -364,6 +375,9 @@ class Stream(mitm.HttpStream):
                     http_events.ResponseProtocolError(self.stream_id, event.message, _KILL), self.context.client
                 )
             yield from self.drop()
+        elif self.server_state == self.state_done:
+            # It has answered in full, and only stopped reading.
+            return
         elif not self.exchange.status:
             self.exchange.waiting_since = None
             self.edge.upstream_broke(self.exchange)

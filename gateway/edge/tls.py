@@ -22,6 +22,7 @@ from OpenSSL import SSL, crypto
 
 from gateway.edge.http import OURS
 
+_HELLO_BYTES = 1 << 15
 _ALPN = (b"h2", b"http/1.1")
 _GREASE = frozenset(0x0A0A + 0x1010 * step for step in range(16))
 _SNI, _ALPN_EXTENSION, _VERSIONS, _SIGNATURES, _PSK = 0x0000, 0x0010, 0x002B, 0x000D, 0x0029
@@ -149,6 +150,12 @@ class TlsEdge(ClientTLSLayer):
         if self.tls:
             # Also what TLS itself has to say (a key update's answer, an alert).
             yield from self.tls_interact()
+
+    def receive_handshake_data(self, data: bytes) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        """Bound the ClientHello, which is gathered before OpenSSL sees it."""
+        if not self.client_hello_parsed and len(self.recv_buffer) + len(data) > _HELLO_BYTES:
+            return False, "the ClientHello is too large"
+        return (yield from super().receive_handshake_data(data))
 
     def on_handshake_error(self, err: str) -> layer.CommandGenerator[None]:
         """Send OpenSSL's alert before the connection ends, so that the peer knows why."""

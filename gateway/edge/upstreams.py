@@ -93,10 +93,14 @@ class Upstream:
         try:
             async with asyncio.timeout(health.timeout_s):
                 if self.http2:
-                    _, writer = await asyncio.open_connection(*address, ssl=self.context, server_hostname=self.sni)
+                    _, writer = await asyncio.open_connection(
+                        *address, ssl=self.context, server_hostname=self.server_name
+                    )
                     writer.close()
                     return True
-                reader, writer = await asyncio.open_connection(*address, ssl=self.context, server_hostname=self.sni)
+                reader, writer = await asyncio.open_connection(
+                    *address, ssl=self.context, server_hostname=self.server_name
+                )
                 try:
                     ask = f"GET {health.path} HTTP/1.1\r\nhost: {self.authority[address]}\r\nconnection: close\r\n\r\n"
                     writer.write(ask.encode("ascii"))
@@ -110,11 +114,9 @@ class Upstream:
     # ---- connections ----
 
     @property
-    def sni(self) -> str | None:
-        """The name the upstream's certificate must have, None to take the address's own."""
-        if not self.tls:
-            return None
-        return self.settings.server_name or self.addresses[0][0]
+    def server_name(self) -> str | None:
+        """The name the upstream's certificate must have, None to take each address's own."""
+        return self.settings.server_name if self.tls else None
 
     def take(self, address: Address) -> UpstreamLeg | None:
         """An idle connection to `address` that is still good, None without one."""

@@ -201,7 +201,8 @@ def test_an_early_answer_of_an_http1_upstream_is_whole(world, serve, connect2):
 
     client = connect2(world.edge(serve(Http1Upstream(refuse, whole=False)).url))
     found = client.answer(client.start("/", "POST", end=False))
-    assert (found.status, found.body, found.complete, found.reset) == (403, b"no", True, None)
+    assert (found.status, found.body, found.complete) == (403, b"no", True)
+    assert found.reset in {None, h2.errors.ErrorCodes.NO_ERROR}
 
 
 def test_a_denied_upload_gets_its_answer_and_no_error(edge, upstream, connect2):

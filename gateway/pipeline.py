@@ -271,7 +271,7 @@ class Pipeline:
         headers += [
             ("x-forwarded-for", facts.client_ip),
             ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", facts.host),
+            ("x-forwarded-host", facts.authority or facts.host),
             ("x-gateway-decision", case.decision_id),
         ]
         if identity is not None:

@@ -247,7 +247,7 @@ def device_verifier(config: Config, store: Store) -> DeviceVerifier:
 
 
 def _challenge(reasons: Sequence[str], facts: RequestFacts) -> str | None:
-    return bearer_challenge(reasons[0], f"https://{facts.host}/.well-known/oauth-protected-resource")
+    return bearer_challenge(reasons[0], f"{facts.origin}/.well-known/oauth-protected-resource")
 
 
 def _endpoints(config: Config, shared: Shared) -> OwnEndpoints:
@@ -256,7 +256,11 @@ def _endpoints(config: Config, shared: Shared) -> OwnEndpoints:
     hosts = {service.host for service in config.services.values()}
 
     def protected_resource(host: str, path: str) -> Mapping[str, Any] | None:
-        return resource_metadata(f"{host}{path.rstrip('/')}", issuers) if host in hosts and issuers else None
+        return (
+            resource_metadata(f"{host}{path.rstrip('/')}", issuers)
+            if host.partition(":")[0] in hosts and issuers
+            else None
+        )
 
     return OwnEndpoints(
         jwks=shared.asserter.jwks,

@@ -127,6 +127,30 @@ def _issuers(config: Config) -> Iterator[Finding]:
         if issuer.opaque and issuer.introspection is None:
             yield Finding((*loc, "opaque"), "Opaque tokens can only be introspected.", "Add `introspection`.")
         yield from _introspection(issuer, loc)
+        yield from _login(issuer, loc)
+    slugs: dict[str, int] = {}
+    for number, issuer in enumerate(config.issuers):
+        if issuer.login is not None and (first := slugs.setdefault(issuer.slug, number)) != number:
+            message = f"issuers[{first}] has the same redirect URI: answers of one could pass for the other's."
+            yield Finding(("issuers", number, "login"), message, "Give it a `slug` of its own.")
+    if config.sessions.idle_s > config.sessions.absolute_s:
+        message = "The idle limit is longer than the whole session."
+        yield Finding(("sessions", "idle_s"), message, "Write a number below `absolute_s`.")
+
+
+def _login(issuer: Issuer, loc: Loc) -> Iterator[Finding]:
+    login = issuer.login
+    if login is None:
+        return
+    loc = (*loc, "login")
+    yield from _secret(login.secret, (*loc, "secret"))
+    yield from _secret(login.key, (*loc, "key"))
+    if login.secret is not None and login.key is not None:
+        yield Finding(loc, "A client authenticates in one way.", "Keep either `secret` or `key`.")
+    if login.scopes is not None and "openid" not in login.scopes:
+        yield Finding((*loc, "scopes"), "Without the scope openid nobody signs in.", "Add `openid`.")
+    if not issuer.slug:
+        yield Finding(loc, "The redirect URI needs a name for this issuer.", "Add `slug: name`.")
 
 
 def _introspection(issuer: Issuer, loc: Loc) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ file. `gateway config schema` prints the JSON Schema for editors, `gateway confi
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9]
 Method = Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")]
 
 
+_HTTPS = 443
 INTROSPECT_AUTO_S = 10.0
 ADDRESS = r"^https?://[^\s/?#]+$"
 Address = Annotated[str, Field(pattern=ADDRESS)]
@@ -52,6 +54,7 @@ class Listen(Model):
 
     address: str = Field("0.0.0.0", description="The address to listen on.")  # noqa: S104
     port: Port = Field(8443, description="The TCP port to listen on.")
+    public_port: Port | None = Field(None, description="The port browsers use, where that is not `port`.")
     workers: int = Field(1, ge=1, le=256, description="Processes that share the port (SO_REUSEPORT).")
     drain_s: Seconds = Field(30, description="How long open requests may go on after SIGTERM.")
 
@@ -90,6 +93,34 @@ class Introspection(Model):
     cache_s: Seconds = Field(10, description="How long an answer may be used again.")
 
 
+class Login(Model):
+    """How people sign in at an issuer: OpenID Connect, authorization code and PKCE."""
+
+    client_id: str = Field(min_length=1, description="The client id of the gateway's own web application.")
+    secret: Secret | None = Field(None, description="Its secret; without secret and key it is a public client.")
+    key: Secret | None = Field(None, description="Its key file (JSON), for private_key_jwt.")
+    scopes: tuple[Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")], ...] | None = Field(
+        None, description="What is asked for; by default what the issuer's profile needs."
+    )
+    slug: Name | None = Field(None, description="The issuer's part of the redirect URI; by default made of its host.")
+    max_age_s: Seconds | None = Field(None, description="Ask for a sign-in no older than this, and refuse older ones.")
+    empty_amr: Literal["refuse", "accept"] = Field(
+        "refuse", description="A sign-in without `amr`; accepted, it proves no factor at all."
+    )
+
+
+class ZitadelApi(Model):
+    """How Zitadel tells of ended logins beyond OpenID Connect: webhooks, and its events read in a loop."""
+
+    url: str | None = Field(None, pattern=ADDRESS, description="An internal address of the instance.")
+    token: Secret | None = Field(None, description="A personal access token of the gateway's machine user.")
+    key: Secret | None = Field(None, description="A key file of that user (JSON), instead of the token.")
+    webhook_keys: tuple[Secret, ...] = Field(
+        (), description="Signing keys of the webhook target; two while one changes."
+    )
+    reconcile_s: Seconds = Field(2, description="Time between two looks at the events; needs `token` or `key`.")
+
+
 class Issuer(Model):
     """An OpenID provider whose access tokens are accepted."""
 
@@ -107,6 +138,15 @@ class Issuer(Model):
         "urn:zitadel:iam:user:metadata/department", description="Claim (or claim/member) that names the department."
     )
     opaque: bool = Field(False, description="Tokens that are no JWT are introspected here.")
+    zitadel: ZitadelApi | None = Field(None, description="Zitadel's own APIs, for a quick end of sessions.")
+    login: Login | None = Field(None, description="People sign in here; without it only tokens are accepted.")
+
+    @property
+    def slug(self) -> str:
+        """The issuer's part of the redirect URI."""
+        if self.login is not None and self.login.slug is not None:
+            return self.login.slug
+        return re.sub(r"[^a-z0-9]+", "-", self.issuer.partition("://")[2].lower()).strip("-")[:63].strip("-")
 
 
 class Policy(Model):
@@ -211,6 +251,13 @@ class Record(Model):
     file: Path = Field(Path("state/decisions.jsonl"), description="One JSON line for each decision.")
 
 
+class Sessions(Model):
+    """The sessions of people with a browser."""
+
+    idle_s: Seconds = Field(1_800, description="A session that is not used for this long is over.")
+    absolute_s: Seconds = Field(43_200, description="A session is over after this, used or not.")
+
+
 class Limits(Model):
     """Protection of the gateway itself."""
 
@@ -246,6 +293,12 @@ class Config(Model):
     services: dict[Name, Service] = Field(min_length=1, description="What is protected.")
     state: Path = Field(Path("state"), description="The folder of the gateway's own state (mode 0700).")
     record: Record = Field(Record(), description="The record of decisions.")
+    sessions: Sessions = Field(Sessions(), description="How long browser sessions live.")
     limits: Limits = Field(Limits(), description="Protection of the gateway itself.")
     admin: Admin = Field(Admin(), description="The operator's listener.")
     trusted_proxies: tuple[IpNetwork, ...] = Field((), description="Proxies whose X-Forwarded-For is believed.")
+
+    def origin(self, host: str) -> str:
+        """The web origin of one of this gateway's hosts, as browsers write it (RFC 6454 section 6.2)."""
+        port = self.listen.port if self.listen.public_port is None else self.listen.public_port
+        return f"https://{host}" if port == _HTTPS else f"https://{host}:{port}"

@@ -271,15 +271,6 @@ class SessionStore(Protocol):
         """Revoke; False for an unknown id. A revocation outlives the session's expiry by at least 400 days."""
 
 
-class SessionEnder(Protocol):
-    """Ends what somebody has open here."""
-
-    async def end_login_sessions(
-        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str
-    ) -> int:
-        """End the matching login sessions and the subject's bearer sessions; how many. Raises StoreDown."""
-
-
 class ReplayStore(Protocol):
     """Things that may be used once."""
 
@@ -332,6 +323,18 @@ class Documents(Protocol):
 
     async def list(self, collection: str, group: str, now: float) -> Sequence[Document]:
         """Every document of a group that has not ended, oldest first."""
+
+
+class SessionEnder(Protocol):
+    """Ends what a person is signed in with, at once and on every worker. Raises StoreDown."""
+
+    async def end_login_sessions(
+        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str
+    ) -> int:
+        """End the login sessions of an issuer's `sid`, or all of a `subject`, and the matching bearer sessions.
+
+        How many login sessions and bearer sessions were ended. With neither, none.
+        """
 
 
 class Store(DeviceStore, SessionStore, ReplayStore, SecretStore, Protocol):

@@ -44,6 +44,7 @@ _OPERATOR = "Tell the operator of the gateway; the decision id below finds the r
 _RETRY = "Wait a moment and try again. If it goes on, tell the operator of the gateway."
 _NEW_TOKEN = "Sign in again, or get a fresh access token from your identity provider."  # noqa: S105
 _CLIENT = "Correct the client: the request breaks the HTTP standard or a limit of this gateway."
+_AGAIN = "Open the page you wanted once more; the sign-in begins anew."
 _ENROL = "Use the device your company enrolled for you, or enrol this one with `gateway device enroll`."
 
 REASONS: dict[str, Reason] = _table(
@@ -103,6 +104,27 @@ REASONS: dict[str, Reason] = _table(
     ("issuer_unavailable", 503, "The identity provider cannot be asked right now.", _RETRY),
     ("binding_mismatch", 401, "The credential belongs to another device or key.", "Use it where it was made."),
     ("session_revoked", 401, "The session has been ended.", "Sign in again."),
+    ("session_expired", 401, "Your session is over: it was idle, or open, for too long.", "Sign in again."),
+    (
+        "cookie_ambiguous",
+        400,
+        "Your browser sent several cookies of this gateway under one name.",
+        "Remove this site's cookies in your browser, then try again.",
+    ),
+    # signing in
+    ("login_ok", 200, "The person signed in.", ""),
+    ("login_expired", 400, "This sign-in is not known here, was used before, or took too long.", _AGAIN),
+    ("login_other_browser", 400, "This sign-in was begun in another browser.", _AGAIN),
+    ("login_failed", 400, "The sign-in could not be completed.", _AGAIN),
+    ("login_denied", 403, "The identity provider did not let you sign in.", _ASK_OWNER),
+    ("auth_stale", 403, "The identity provider signed you in too long ago.", "Sign out there, then sign in again."),
+    ("amr_missing", 403, "The identity provider does not say how you signed in.", _OPERATOR),
+    (
+        "csrf_refused",
+        403,
+        "This was not sent from the gateway's own page.",
+        "Open the page again and use its buttons.",
+    ),
     # assess, decide, settle
     ("risk_unavailable", 403, "The risk of this request could not be judged.", _RETRY),
     ("policy_undefined", 403, "The policy gave no answer.", _OPERATOR),

@@ -28,13 +28,16 @@ _HOST = re.compile(rb"(?:\[([0-9a-fA-F:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,252}
 _PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*\Z")
 _QUERY = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@%/?\[\]|^`{}\"<>\\]*\Z")
 _PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*)*/?\Z")
+_PLAIN_PATH = re.compile(
+    rb"/(?:[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*"
+    rb"(?:/[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*)*/?)?\Z"
+)
 _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF]|25(?:2[eEfF]|5[cC]|25|[01][0-9A-Fa-f]|7[fF]))")
 _UNRESERVED_ESCAPE = re.compile(rb"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
 _ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
 _LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
-_MAX_PORT = 65_535
+_MAX_PORT, _HTTPS_PORT = 65_535, 443
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -128,6 +131,12 @@ class RequestFacts:
     content_length: int | None
     peer: Peer
     client_ip: str
+    authority: str = ""  # host, and :port where it is not 443
+
+    @property
+    def origin(self) -> str:
+        """The origin the client asked for (RFC 6454)."""
+        return f"https://{self.authority or self.host}"
 
     @property
     def target(self) -> str:
@@ -189,19 +198,22 @@ def is_ours(name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _host(raw: bytes) -> str | None:
+def _host(raw: bytes) -> tuple[str, str] | None:
+    """The canonical host, and host with port where it is not the default one; None for what is no authority."""
     match = _HOST.match(raw.lower())
     if match is None or (match[3] and int(match[3]) > _MAX_PORT) or raw.endswith(b":"):
         return None
     if match[1] is not None:
         try:
-            return f"[{ipaddress.IPv6Address(match[1].decode())}]"
+            host = f"[{ipaddress.IPv6Address(match[1].decode())}]"
         except ValueError:
             return None
-    host = match[2].decode().removesuffix(".")
-    if ".." in host or host.endswith((".", "-")):
-        return None
-    return host
+    else:
+        host = match[2].decode().removesuffix(".")
+        if ".." in host or host.endswith((".", "-")):
+            return None
+    port = int(match[3]) if match[3] else _HTTPS_PORT
+    return host, host if port == _HTTPS_PORT else f"{host}:{port}"
 
 
 def _is_ip(host: str) -> bool:
@@ -217,10 +229,13 @@ def _segments(path: bytes) -> tuple[str, tuple[str, ...]] | None:
     if _PLAIN_PATH.match(path):
         text = path.decode("ascii")
         return text, tuple(text.strip("/").split("/")) if len(text) > 1 else ()
-    if not _PATH.match(path) or _PERCENT.search(path) or _FORBIDDEN_ESCAPE.search(path) or b"//" in path:
+    if not _PATH.match(path) or _PERCENT.search(path) or b"//" in path:
         return None
     canonical = _UNRESERVED_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), path)
     canonical = _ESCAPE.sub(lambda found: found[0].upper(), canonical)
+    # After decoding what needs no escape: %25%32%65 is %252e.
+    if _FORBIDDEN_ESCAPE.search(canonical):
+        return None
     decoded = []
     for raw in canonical.strip(b"/").split(b"/") if canonical != b"/" else ():
         try:
@@ -326,9 +341,10 @@ def admit(
     authority = raw.authority or (hosts[0] if hosts else b"")
     if hosts and hosts[0].lower() != authority.lower():
         return _bad("host and :authority differ")
-    host = _host(authority)
-    if host is None:
+    named = _host(authority)
+    if named is None:
         return _bad("host")
+    host, authority_text = named
     if (peer.sni or "").lower().removesuffix(".") != host and not (peer.sni is None and _is_ip(host)):
         return Refusal("misdirected_request", "host is not the server name of this connection")
 
@@ -370,6 +386,7 @@ def admit(
         content_length=framed,
         peer=peer,
         client_ip=client_ip,
+        authority=authority_text,
     )
 
 

@@ -168,7 +168,7 @@ def build_admin(*, metrics: Callable[[], bytes], ready: Callable[[], bool], poli
 async def answer_local(app: ASGIApp, local: OwnRequest, body: bytes) -> Reply:
     """The reply to a request for the gateway itself, without a length. Raises what an endpoint raises."""
     facts = local.facts
-    caller = Caller(facts.host, facts.client_ip, secrets.token_hex(12), local.device)
+    caller = Caller(facts.authority or facts.host, facts.client_ip, secrets.token_hex(12), local.device)
     headers = [("host", facts.host), *facts.headers]
     status, answer, content = await call(
         app, facts.method, facts.path, facts.query, headers=headers, body=body, caller=caller

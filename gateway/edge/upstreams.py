@@ -154,7 +154,7 @@ class Upstream:
         """The request to send: the judged head, the gateway's own headers and this hop's framing."""
         facts = verdict.facts
         fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in verdict.headers]
-        host = facts.host if verdict.route.preserve_host else self.authority[self.addresses[0]]
+        host = (facts.authority or facts.host) if verdict.route.preserve_host else self.authority[self.addresses[0]]
         if facts.content_length is not None and (facts.content_length or facts.method in {"POST", "PUT", "PATCH"}):
             fields.append((b"content-length", b"%d" % facts.content_length))
         if self.http2:

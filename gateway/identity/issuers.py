@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from gateway.config import Issuer
 from gateway.core.ports import HttpAnswer, HttpClient, Unreachable
@@ -19,6 +19,7 @@ from gateway.identity.jose import PublishedKey, published_keys
 from gateway.identity.single_flight import SingleFlight
 from gateway.identity.strict_json import read_object
 
+_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "end_session_endpoint")
 _DISCOVERY = "/.well-known/openid-configuration"
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,10})", re.IGNORECASE)
 _NO_CACHE = re.compile(r"(?:^|[,\s])no-(?:store|cache)\b", re.IGNORECASE)
@@ -34,12 +35,18 @@ RETRY_S = 5.0  # after a failure
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One good answer of an issuer. `generation` changes whenever the keys do; times are seconds since the epoch."""
+    """One good answer of an issuer. `generation` changes whenever the keys do; times are seconds since the epoch.
+
+    `endpoints`: the usable ones of authorization_endpoint, token_endpoint, end_session_endpoint. `names_itself`: an
+    authorization response carries `iss` (RFC 9207).
+    """
 
     keys: tuple[PublishedKey, ...]
     introspection_endpoint: str | None
     generation: int
     fresh_until: float
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    names_itself: bool = False
 
     def select(self, kid: str | None, algorithm: str) -> tuple[PublishedKey, ...] | Refusal:
         """The keys a token with this header may be signed with.
@@ -152,7 +159,9 @@ class IssuerDirectory:
         held = self._held
         generation = 0 if held is None else held.generation + (keys != held.keys)
         endpoint = self._endpoint(document.get("introspection_endpoint"))
-        return Published(keys, endpoint, generation, asked_at + _fresh_s(answer))
+        named = {name: url for name in _ENDPOINTS if (url := self._endpoint(document.get(name))) is not None}
+        names_itself = document.get("authorization_response_iss_parameter_supported") is True
+        return Published(keys, endpoint, generation, asked_at + _fresh_s(answer), named, names_itself)
 
     def _endpoint(self, url: object) -> str | None:
         """A URL from discovery, unless it is malformed or gives up the issuer's TLS."""

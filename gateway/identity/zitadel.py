@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 from gateway.core.ports import HttpAnswer, HttpClient, Unreachable
 from gateway.identity.jose import SigningKey
 from gateway.identity.strict_json import read_object
-from gateway.identity.zitadel_events import Event, event_of
+from gateway.identity.zitadel_events import EventPage, event_of
 
 _SUCCESS = range(200, 300)
 _MEMBERS = 50_000
@@ -256,7 +256,7 @@ class Zitadel:
     # ---- settings, events ----
 
     async def settings(self, name: str) -> Mapping[str, Any] | ApiFailure:
-        """ "login", "password/complexity", "password/expiry", "lockout" or "security", as protojson."""
+        """The settings "login", "password/complexity", "password/expiry", "lockout" or "security", as protojson."""
         answer = await self.rest("GET", f"/v2/settings/{name}")
         if isinstance(answer, ApiFailure):
             return answer
@@ -265,7 +265,7 @@ class Zitadel:
 
     async def events(
         self, types: Sequence[str], *, since: str = "", aggregate_id: str = "", limit: int = 1_000
-    ) -> tuple[Event, ...] | ApiFailure:
+    ) -> EventPage | ApiFailure:
         """Events of these types after `since` (RFC 3339), oldest first; those that cannot be read are left out."""
         asked: dict[str, Any] = {"limit": limit, "asc": True, "eventTypes": list(types)}
         asked |= {"from": since} if since else {}
@@ -277,7 +277,7 @@ class Zitadel:
         found = [event for event in map(event_of, entries) if event is not None]
         if entries and not found:
             return ApiFailure("garbled", "events")
-        return tuple(sorted(found, key=lambda event: event.created_at))
+        return EventPage(tuple(sorted(found, key=lambda event: event.created_at)), len(entries) >= limit)
 
     # ---- the wire ----
 
@@ -331,7 +331,7 @@ def number(value: object) -> int:
 
 
 def key_bytes(value: object) -> bytes | None:
-    """protojson bytes: base64 with or without padding; None for what is none."""
+    """Bytes in protojson: base64 with or without padding; None for what is none."""
     try:
         return b64decode(value + "=" * (-len(value) % 4), altchars=b"-_") if isinstance(value, str) else None
     except ValueError:

@@ -64,6 +64,14 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some events, oldest first; `is_full` when more may follow at once."""
+
+    events: tuple[Event, ...]
+    is_full: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """What is to end, and why: one login session, everything of a subject, or of whom a grant belongs to."""
 
@@ -122,8 +130,14 @@ def hook_event(raw: bytes) -> Event | None:
             return None
     elif payload is not None and not isinstance(payload, (str, dict)):
         return None
-    names = ("event_type", "aggregateType", "aggregateID", "sequence", "created_at")
-    return _event(*(body.get(name) for name in names), payload or None)
+    return _event(
+        body.get("event_type"),
+        body.get("aggregateType"),
+        body.get("aggregateID"),
+        body.get("sequence", 0),
+        body.get("created_at"),
+        payload or None,
+    )
 
 
 def _event(kind: object, of: object, name: object, sequence: object, created: object, payload: object) -> Event | None:

@@ -94,7 +94,8 @@ class _Upstream:
         self.server.close()
         for writer in list(self._open):
             writer.transport.abort()
-        await asyncio.sleep(0)
+        while self._open:
+            await asyncio.sleep(0)
 
     async def drop(self) -> None:
         """End every connection that is open."""

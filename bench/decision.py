@@ -1,7 +1,7 @@
 """One decision in process: the whole `Pipeline.judge` with the parts that `gateway.wiring` puts together.
 
-A real device certificate, a real JWT, the embedded engine with the starter policies, the store, the signed assertion and
-the record in a file. The interpreter is set up as in a worker.
+A real device certificate, a real JWT, the embedded engine with the starter policies, the store, the signed assertion
+and the record in a file. The interpreter is set up as in a worker.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ async def _judged(pipeline: Pipeline, cases: Sequence[_Case], calls: int) -> lis
         verdict = await pipeline.judge(raw, peer)
         taken.append((time.perf_counter_ns() - started) / 1000)
         if not isinstance(verdict, Forward):
-            raise BenchFailed(f"a request was refused: {getattr(verdict, "reason", verdict)}")
+            raise BenchFailed(f"a request was refused: {getattr(verdict, 'reason', verdict)}")
         if not number % 50:
             await asyncio.sleep(0)
     return taken

@@ -59,7 +59,7 @@ def _attack(world: World, proxy: Serving, upstream: Serving, seconds: float, opt
     header = {"Authorization": [f"Bearer {world.token}"]}
     wanted = json.dumps({"method": "GET", "url": f"https://{target}/", "header": header})
     before, started = _used(proxy, upstream), time.monotonic()
-    subprocess.run(command, input=wanted.encode("ascii"), check=True)
+    subprocess.run(command, input=f"{wanted}\n".encode("ascii"), check=True)
     took, after = time.monotonic() - started, _used(proxy, upstream)
     report = _report(world.folder / "attack.bin")
     if report["status_codes"].keys() != {"200"}:

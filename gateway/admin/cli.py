@@ -18,6 +18,7 @@ from gateway import __version__
 from gateway.admin import output
 from gateway.admin.commands import device_app, pki_app, session_app
 from gateway.admin.shell import DEFAULT_CONFIG, ActionFailed, Commands, ConfigOption, JsonOption, group
+from gateway.admin.zitadel_commands import zitadel_app
 
 app = typer.Typer(
     cls=Commands,
@@ -30,6 +31,7 @@ config_app = group("The configuration's schema and its page in the documentation
 app.add_typer(pki_app, name="pki")
 app.add_typer(device_app, name="device")
 app.add_typer(session_app, name="session")
+app.add_typer(zitadel_app, name="zitadel")
 app.add_typer(config_app, name="config")
 
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file, not to stdout.")]

@@ -39,6 +39,10 @@ class PolicyEngine(Protocol):
     in_process: bool
 
     @property
+    def reads(self) -> Sequence[tuple[str, ...]]:
+        """The paths of the input that the policies can read; one empty path stands for all of it."""
+
+    @property
     def version(self) -> str:
         """A short digest of the loaded bundle (policies and data)."""
 

@@ -13,8 +13,8 @@ import secrets
 import time
 from base64 import b64decode
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -29,6 +29,7 @@ from gateway.core.ports import Enrolled, OwnEndpoints
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
+from gateway.identity.handover import Resume
 from gateway.oversight.metrics import CONTENT_TYPE
 from gateway.replies import Reply, deny
 
@@ -43,12 +44,33 @@ _FAILURES = {404: "route_not_found", 405: "method_not_allowed"}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What the data path knows about a request for the gateway itself; `device` is verified and in good standing."""
+    """What the data path knows about a request for the gateway itself; `device` is verified and in good standing.
+
+    `resume` takes the held request with which an endpoint wants the data path to go on in place of its answer.
+    """
 
     host: str
     client_ip: str
     decision_id: str
     device: Device | None = None
+    facts: RequestFacts | None = None
+    resume: list[Resume] = field(default_factory=list, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Resuming(Reply):
+    """A reply in whose place `resume` is to be judged and forwarded; whoever cannot do that sends the reply itself."""
+
+    resume: Resume
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPath:
+    """One more own path. `answer` gets the caller, the body and the path's parameters."""
+
+    method: str
+    path: str
+    answer: Callable[[Caller, bytes, Mapping[str, str]], Awaitable[Reply]]
 
 
 class OwnRequest(Protocol):
@@ -89,8 +111,8 @@ class Attempts:
         return allowed
 
 
-def build(own: OwnEndpoints, attempts: Attempts | None = None) -> Starlette:
-    """The application behind `call` and `answer_local`. Whatever a part of `own` raises comes out of them."""
+def build(own: OwnEndpoints, attempts: Attempts | None = None, more: Sequence[OwnPath] = ()) -> Starlette:
+    """The application behind `call` and `answer_local`, with `more` paths. Whatever a part raises comes out of them."""
     enrolment = own.enrolment
     bucket = Attempts() if attempts is None else attempts
 
@@ -144,6 +166,7 @@ def build(own: OwnEndpoints, attempts: Attempts | None = None) -> Starlette:
             Route("/.gateway/renew", post_renew, methods=["POST"]),
             Route("/.well-known/oauth-protected-resource", get_metadata),
             Route("/.well-known/oauth-protected-resource/{path:path}", get_metadata),
+            *map(_route, more),
         ]
     )
 
@@ -166,15 +189,20 @@ def build_admin(*, metrics: Callable[[], bytes], ready: Callable[[], bool], poli
 
 
 async def answer_local(app: ASGIApp, local: OwnRequest, body: bytes) -> Reply:
-    """The reply to a request for the gateway itself, without a length. Raises what an endpoint raises."""
+    """The reply to a request for the gateway itself, without a length; `Resuming` where a held request goes on.
+
+    Raises what an endpoint raises.
+    """
     facts = local.facts
-    caller = Caller(facts.authority or facts.host, facts.client_ip, secrets.token_hex(12), local.device)
+    caller = Caller(facts.authority or facts.host, facts.client_ip, secrets.token_hex(12), local.device, facts)
     headers = [("host", facts.host), *facts.headers]
     status, answer, content = await call(
         app, facts.method, facts.path, facts.query, headers=headers, body=body, caller=caller
     )
     fields = [(name, value) for name, value in answer if name != "content-length"]
     code = next((value for name, value in answer if name == "x-gateway-reason"), "local")
+    if caller.resume:
+        return Resuming(status, tuple(fields), content, code, caller.resume[0])
     return Reply(status, tuple(fields), content, code)
 
 
@@ -236,6 +264,22 @@ def _application(routes: list[Route]) -> Starlette:
     app = Starlette(routes=routes, exception_handlers={HTTPException: failed})
     app.router.redirect_slashes = False
     return app
+
+
+def _route(own: OwnPath) -> Route:
+    async def answer(request: Request) -> Response:
+        caller, body = _caller(request), await request.body()
+        if len(body) > BODY_LIMIT_BYTES:
+            return _refuse(request, "body_too_large")
+        reply = await own.answer(caller, body, request.path_params)
+        if isinstance(reply, Resuming):
+            caller.resume.append(reply.resume)
+        response = Response(reply.body, reply.status)
+        for name, value in reply.headers:
+            response.headers.append(name, value)
+        return response
+
+    return Route(own.path, answer, methods=[own.method])
 
 
 def _caller(request: Request) -> Caller:

@@ -38,9 +38,10 @@ class Interrupt(events.Event):
 class DialUpstream(mitm.GetHttpConnection):
     """A wish for a connection to one address of one upstream."""
 
-    def __init__(self, upstream: Upstream, address: tuple[str, int]) -> None:
+    def __init__(self, upstream: Upstream, address: tuple[str, int], *, fresh: bool) -> None:
         super().__init__(address, False, None)
         self.upstream = upstream
+        self.fresh = fresh
 
     __hash__ = mitm.GetHttpConnection.__hash__
 
@@ -212,7 +213,7 @@ class HttpEdge(mitm.HttpLayer):
         if not isinstance(event, DialUpstream):
             raise TypeError("only an upstream is dialled")
         shared = self.context.client.alpn == b"h2" and not event.upstream.http2
-        for connection, child in () if shared or not reuse else list(self.connections.items()):
+        for connection, child in () if shared or event.fresh or not reuse else list(self.connections.items()):
             if not event.connection_spec_matches(connection):
                 continue
             if connection in self.waiting_for_establishment:
@@ -226,6 +227,8 @@ class HttpEdge(mitm.HttpLayer):
         context.server = Server(address=event.address)
         context.server.upstream = event.upstream
         context.server.share = shared
+        context.server.fresh = event.fresh
+        context.server.used = False
         child = UpstreamLayer(context)
         self.connections[context.server] = child
         self.waiting_for_establishment[context.server].append(event)
@@ -238,7 +241,6 @@ class HttpEdge(mitm.HttpLayer):
     def forget(self, connection: Connection) -> None:
         """Drop what is kept for a connection that is gone."""
         self.connections.pop(connection, None)
-        self.waiting_for_establishment.pop(connection, None)
 
 
 def _fork(context: Context) -> Context:

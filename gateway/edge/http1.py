@@ -340,13 +340,14 @@ class UpstreamHttp1(_Http1):
             yield commands.CloseConnection(self.conn)
             return
         self.stage = "idle"
+        self.conn.used = True  # type: ignore[attr-defined]
         if getattr(self.conn, "share", False):
             yield Release(self.conn)
 
-    def _broken(self, what: str) -> Commands:
+    def _broken(self, what: str, code: out.ErrorCode = out.ErrorCode.GENERIC_SERVER_ERROR) -> Commands:
         self.stage = "done"
         yield commands.CloseConnection(self.conn)
-        yield ReceiveHttp(out.ResponseProtocolError(self.stream_id, what, out.ErrorCode.GENERIC_SERVER_ERROR))
+        yield ReceiveHttp(out.ResponseProtocolError(self.stream_id, what, code))
 
     def _closed(self) -> Commands:
         stage, self.stage = self.stage, "done"
@@ -355,6 +356,9 @@ class UpstreamHttp1(_Http1):
             yield from self._complete()
         elif stage == "tunnel":
             yield ReceiveHttp(out.ResponseEndOfMessage(self.stream_id))
+        elif stage == "head" and not self.buf and getattr(self.conn, "used", False):
+            # The upstream ended an idle connection while this request was on its way.
+            yield from self._broken("stale", out.ErrorCode.CONNECT_FAILED)
         elif stage in {"head", "body"}:
             yield from self._broken("closed")
         yield commands.CloseConnection(self.conn)

@@ -28,6 +28,7 @@ class UpstreamLeg(asyncio.Protocol):
         self.server: Server | None = None
         self.transport: asyncio.Transport
         self.writing_paused = False
+        self.early: bytearray | None = bytearray()
         self._closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,10 +49,14 @@ class UpstreamLeg(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the upstream; on a pooled connection nobody asked for them, so it is cut."""
-        if self.owner is None or self.server is None:
+        if self.owner is not None and self.server is not None:
+            self.owner.pump(events.DataReceived(self.server, data))
+        elif self.early is None:
             self.abort()
         else:
-            self.owner.pump(events.DataReceived(self.server, data))
+            # An HTTP/2 server speaks first, maybe before the dialler's task has its turn.
+            self.early += data
+            self.transport.pause_reading()
 
     def eof_received(self) -> None:
         """The upstream has said everything it will."""
@@ -118,8 +123,9 @@ class Legs:
         server = command.connection
         upstream: Upstream = server.upstream  # type: ignore[attr-defined]
         address = cast("tuple[str, int]", server.address)
-        leg = None if upstream.http2 else upstream.take(address)
+        leg = None if upstream.http2 or server.fresh else upstream.take(address)  # type: ignore[attr-defined]
         if leg is not None:
+            server.used = True
             self._connected(command, leg)
         else:
             self._client.spawn(self._dial(command, upstream, address))
@@ -137,6 +143,8 @@ class Legs:
             if upstream.http2 and upstream.tls and leg.alpn != b"h2":
                 leg.abort()
                 error = "the upstream does not speak HTTP/2"
+            elif not leg.usable:
+                error = "the upstream closed the connection at once"
         except (OSError, TimeoutError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         if error is not None:
@@ -156,7 +164,10 @@ class Legs:
         server.timestamp_start = time.time()
         server.alpn = b"h2" if leg.upstream.http2 else b"http/1.1"
         self._open[server] = leg
+        early, leg.early = leg.early, None
         self._client.pump(events.OpenConnectionCompleted(command, None))
+        if early:
+            self._client.pump(events.DataReceived(server, bytes(early)))
 
     def release(self, connection: Connection) -> None:
         """Hand a connection back to its pool."""

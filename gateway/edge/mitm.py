@@ -368,7 +368,6 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()
         elif not self.established:
             if now - self.opened_at > limits.handshake_s:
-                self.edge.handshake(ok=False)
                 self.transport.abort()
         elif self.paused_since is not None and now - self.paused_since > limits.stall_s:
             self._abort_all()
@@ -396,13 +395,15 @@ class ClientConnection(asyncio.Protocol):
     def _check_exchange(self, exchange: Exchange, now: float) -> None:
         verdict = exchange.verdict
         if isinstance(verdict, Forward) and exchange.status != _SWITCHING:
-            upload = exchange.has_body and not self.legs.uploads_wait and verdict.facts.protocol != "grpc"
-            if upload and now - exchange.progress_at > self.edge.limits.stall_s:
-                self.pump(Interrupt(exchange.stream_id, "request_timeout"))
-            elif not exchange.has_body and exchange.waiting_since is not None:
-                wait_s = self.upstream(verdict).settings.response_timeout_s
-                if now - exchange.waiting_since > wait_s:
+            wait_s = self.upstream(verdict).settings.response_timeout_s
+            if exchange.has_body and self.legs.uploads_wait:
+                if now - exchange.progress_at > wait_s:
                     self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
+            elif exchange.has_body and verdict.facts.protocol != "grpc":
+                if now - exchange.progress_at > self.edge.limits.stall_s:
+                    self.pump(Interrupt(exchange.stream_id, "request_timeout"))
+            elif exchange.waiting_since is not None and not exchange.has_body and now - exchange.waiting_since > wait_s:
+                self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
         elif isinstance(verdict, Local) and now - exchange.started > self.edge.limits.header_s:
             self._abort_all()
 

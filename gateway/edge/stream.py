@@ -49,6 +49,7 @@ _FROM_UPSTREAM = frozenset(
         http_events.ResponseEndOfMessage,
     }
 )
+_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _KILL = http_events.ErrorCode.KILL
 
 
@@ -128,17 +129,17 @@ class Stream(mitm.HttpStream):
                 return
         verdict = self.exchange.verdict
         if isinstance(verdict, Forward):
-            yield from self.forward(verdict, event)
+            yield from self.forward(verdict, ended=event.end_stream)
         elif isinstance(verdict, Local):
             self.client_state = self.state_collect_request
         else:
             yield from self.reply(verdict or self.edge.refuse(self.exchange, "gateway_error"))
 
-    def forward(self, verdict: Forward, event: http_events.RequestHeaders) -> Commands:
+    def forward(self, verdict: Forward, *, ended: bool, fresh: bool = False) -> Commands:
         """Stage 11: find a healthy address, send the head that was judged."""
         upstream = self.edge.upstream(verdict)
         for address in upstream.candidates():
-            connection, error = yield DialUpstream(upstream, address)
+            connection, error = yield DialUpstream(upstream, address, fresh=fresh)
             if error is None:
                 break
             upstream.failed(address)
@@ -149,13 +150,11 @@ class Stream(mitm.HttpStream):
         if self.exchange.has_body and verdict.facts.header("expect"):
             interim = messages.response(100, (), reason=b"Continue")
             yield mitm.SendHttp(http_events.ResponseHeaders(self.stream_id, interim), self.context.client)
-        self.flow.request = upstream.request(verdict, event.end_stream)
+        self.flow.request = upstream.request(verdict, ended)
         self.client_state = self.state_stream_request_body
         self.server_state = self.state_wait_for_response_headers
         self.exchange.waiting_since = time.monotonic()
-        yield mitm.SendHttp(
-            http_events.RequestHeaders(self.stream_id, self.flow.request, event.end_stream), self.context.server
-        )
+        yield mitm.SendHttp(http_events.RequestHeaders(self.stream_id, self.flow.request, ended), self.context.server)
 
     def state_stream_request_body(self, event: events.Event) -> Commands:
         """Pass the body on, up to the route's limit; request trailers were not judged and are dropped."""
@@ -290,6 +289,24 @@ class Stream(mitm.HttpStream):
         yield commands.CloseConnection(self.context.server)
         yield commands.CloseConnection(self.context.client)
 
+    def may_repeat(self) -> bool:
+        """Whether a request that met a dying connection may be sent again (RFC 9110 section 9.2.2, RFC 9112 9.3.1)."""
+        verdict = self.exchange.verdict
+        return (
+            isinstance(verdict, Forward)
+            and verdict.facts.method in _REPEATABLE
+            and verdict.facts.content_length == 0
+            and not self.exchange.status
+            and self.client_state == self.state_done
+        )
+
+    def repeat(self) -> Commands:
+        """Send the request again on a new connection; its body is empty."""
+        yield from self.forward(cast("Forward", self.exchange.verdict), ended=True, fresh=True)
+        if not self.exchange.over:
+            self.client_state = self.state_done
+            yield mitm.SendHttp(http_events.RequestEndOfMessage(self.stream_id), self.context.server)
+
     # ---- ends ----
 
     def reply(self, answer: Reply) -> Commands:
@@ -378,6 +395,8 @@ class Stream(mitm.HttpStream):
         elif self.server_state == self.state_done:
             # It has answered in full, and only stopped reading.
             return
+        elif event.code is http_events.ErrorCode.CONNECT_FAILED and self.may_repeat():
+            yield from self.repeat()
         elif not self.exchange.status:
             self.exchange.waiting_since = None
             self.edge.upstream_broke(self.exchange)

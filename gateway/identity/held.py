@@ -34,7 +34,7 @@ _BUDGET_BYTES, _BUDGET_ALL_BYTES = 8 << 20, 256 << 20
 class Held:
     """A request that waits. `binding` is the digest of the browser's binding cookie on `host`.
 
-    `issuers` are those its service accepts, empty for every one; `fresh`: a session is there, and policy wants a new
+    `authority` is the host as the browser wrote it, with its port. `issuers` are those its service accepts, empty for every one; `fresh`: a session is there, and policy wants a new
     sign-in all the same. A GET or HEAD goes on as a redirect to `target`, so it has neither headers nor body.
     """
 
@@ -43,6 +43,7 @@ class Held:
     method: str
     target: str
     binding: str = field(repr=False)
+    authority: str = ""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
     issuers: tuple[str, ...] = ()
@@ -56,7 +57,7 @@ class Held:
 
     def raw(self, cookies: str) -> RawRequest:
         """The request as it goes on, to be admitted and judged like any other, with these cookies."""
-        headers = [("host", self.host), *self.headers, ("content-length", str(len(self.body)))]
+        headers = [("host", self.authority or self.host), *self.headers, ("content-length", str(len(self.body)))]
         if cookies:
             headers.append(("cookie", cookies))
         fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
@@ -104,6 +105,7 @@ class HeldRequests:
             method=method,
             target=facts.target,
             binding=digest(binding),
+            authority=facts.authority,
             headers=headers,
             body=content,
             issuers=route.issuers if route is not None else (),
@@ -167,6 +169,7 @@ def _encode(held: Held) -> bytes:
         "method": held.method,
         "target": held.target,
         "binding": held.binding,
+        "authority": held.authority,
         "headers": held.headers,
         "body": b64encode(held.body).decode("ascii"),
         "issuers": held.issuers,
@@ -184,6 +187,7 @@ def _decode(held_id: str, value: bytes) -> Held:
         method=found["method"],
         target=found["target"],
         binding=found["binding"],
+        authority=found["authority"],
         headers=tuple((name, text) for name, text in found["headers"]),
         body=b64decode(found["body"]),
         issuers=tuple(found["issuers"]),

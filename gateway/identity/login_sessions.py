@@ -24,6 +24,7 @@ from gateway.identity.sessions import session_id
 
 SESSIONS, SIDS, TOKENS = "login_session", "sid", "tokens"
 _ENDED_SID_KEPT_S = 900.0  # longer than a sign-in takes
+_KEPT_S = 3_600.0  # after its end a session is still known, so that it is not taken for a stranger's
 _TRIES = 20
 
 
@@ -63,9 +64,7 @@ class LoginSession:
         """The identity with what was proven here added to it, for as long as that is good."""
         elevated = self.elevated_until is not None and now < self.elevated_until
         amr = (*self.identity.amr, *self.elevated_amr) if elevated else self.identity.amr
-        return replace(
-            self.identity, amr=tuple(dict.fromkeys(amr)), session_hint=self.id, expires_at=self.ends_at
-        )
+        return replace(self.identity, amr=tuple(dict.fromkeys(amr)), session_hint=self.id, expires_at=self.ends_at)
 
 
 class LoginSessions:
@@ -96,7 +95,7 @@ class LoginSessions:
             return Refusal("session_revoked", "ended by the issuer during the sign-in")
         login = LoginSession(
             id="l_" + self._random(),
-            identity=identity,
+            identity=replace(identity, confirmation={}),
             sid=sid,
             device_id=device_id,
             agent=agent,
@@ -116,7 +115,10 @@ class LoginSessions:
         return login
 
     async def live(self, login_id: str) -> LoginSession | Refusal:
-        """The session, if it is good now. Refusals: `login_required` (unknown), `session_revoked`, `session_expired`."""
+        """The session, if it is good now.
+
+        Refusals: `login_required` for an unknown one, `session_revoked`, `session_expired`.
+        """
         now = self._clock()
         document = await self._documents.get(SESSIONS, login_id, now)
         if document is None:
@@ -130,9 +132,7 @@ class LoginSessions:
             return Refusal("session_revoked", record.revoked_why)
         return login
 
-    async def change(
-        self, login_id: str, make: Callable[[LoginSession], LoginSession | None]
-    ) -> LoginSession | None:
+    async def change(self, login_id: str, make: Callable[[LoginSession], LoginSession | None]) -> LoginSession | None:
         """Apply `make` to the session as it is now, by compare-and-set; None when it is over or `make` says None."""
         for _ in range(_TRIES):
             now = self._clock()
@@ -176,16 +176,14 @@ class LoginSessions:
     async def end(self, login_id: str, why: str) -> bool:
         """End a session; whether it was there and had not ended before."""
         now = self._clock()
-        for _ in range(_TRIES):
+        for left in reversed(range(_TRIES)):
             document = await self._documents.get(SESSIONS, login_id, now)
             login = None if document is None else _decode(document.value)
             if document is None or login is None or login.ended_at is not None:
                 return False
-            if await self._put(replace(login, ended_at=now, ended_why=why), document.version):
+            # Where somebody else writes all the time, the end goes over what is there.
+            if await self._put(replace(login, ended_at=now, ended_why=why), document.version if left else None):
                 break
-        else:
-            # Somebody else writes all the time: the end goes over what is there.
-            await self._put(replace(login, ended_at=now, ended_why=why), None)
         await self._documents.delete(TOKENS, login_id)
         await self._store.revoke_session(login_id, now, why)
         return True
@@ -231,8 +229,10 @@ class LoginSessions:
 
     async def _put(self, login: LoginSession, version: int | None) -> bool:
         group = _group(login.identity.issuer, login.identity.subject)
-        value = json.dumps(asdict(login), separators=(",", ":"), default=dict).encode()
-        return await self._documents.put(SESSIONS, login.id, value, login.ends_at, version=version, group=group)
+        value = json.dumps(asdict(login), separators=(",", ":")).encode()
+        return await self._documents.put(
+            SESSIONS, login.id, value, login.ends_at + _KEPT_S, version=version, group=group
+        )
 
 
 def _group(issuer: str, name: str) -> str:

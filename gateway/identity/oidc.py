@@ -153,22 +153,25 @@ class RelyingParty:
         claims = await self._checked(tokens.id_token, expected)
         return claims if isinstance(claims, Refusal) else (tokens, claims)
 
-    async def refresh(
-        self, refresh_token: str, *, subject: str, auth_time: float | None
-    ) -> tuple[Tokens, Claims | None] | Refusal:
-        """The next tokens, and the claims of their id token when there is one (section 12).
+    async def refresh(self, refresh_token: str) -> Tokens | Refusal:
+        """The next tokens (section 12); nothing of their id token is checked yet, so that they can be kept first.
 
         Refusal `session_revoked` when the issuer says that it is over, `issuer_unavailable` when it cannot be asked,
         `login_failed` for an answer that must not be believed.
         """
-        tokens = await self._ask({"grant_type": "refresh_token", "refresh_token": refresh_token})
-        if isinstance(tokens, Refusal) or tokens.id_token is None:
-            return tokens if isinstance(tokens, Refusal) else (tokens, None)
+        return await self._ask({"grant_type": "refresh_token", "refresh_token": refresh_token})
+
+    async def renewed_claims(self, tokens: Tokens, *, subject: str, auth_time: float | None) -> Claims | Refusal | None:
+        """The checked claims of a refresh's id token, which must be about the same sign-in; None without one.
+
+        Refusals: `login_failed`, `issuer_unavailable`.
+        """
+        if tokens.id_token is None:
+            return None
         expected = Expected(
             client_id=self.login.client_id, access_token=tokens.access_token, subject=subject, auth_time=auth_time
         )
-        claims = await self._checked(tokens.id_token, expected)
-        return claims if isinstance(claims, Refusal) else (tokens, claims)
+        return await self._checked(tokens.id_token, expected)
 
     async def sign_out_url(self, id_token: str | None, back_to: str, state: str) -> str | None:
         """Where the browser goes to sign out at the issuer too (RP-Initiated Logout 1.0); None when that is nowhere."""

@@ -109,36 +109,41 @@ class Refresher:
         """Ask the issuer, keep what it says, then tell."""
         issuer = self._issuers.get(login.identity.issuer)
         kept = await self._sessions.tokens(login.id)
-        if issuer is None or kept is None or kept[0].refresh_token is None:
+        if issuer is None or kept is None:
             return await self._over(login, "nothing to renew the session with")
         old, version = kept
-        said = await issuer.refresh(
-            kept[0].refresh_token, subject=login.identity.subject, auth_time=login.identity.auth_time
-        )
-        if isinstance(said, Refusal):
-            if said.reason == "issuer_unavailable":
-                return said
-            return await self._over(login, f"the issuer does not renew it: {said.detail}")
-        tokens, claims = said
+        if old.refresh_token is None:
+            return await self._over(login, "no refresh token")
+        tokens = await issuer.refresh(old.refresh_token)
+        if isinstance(tokens, Refusal):
+            return await self._failed(login, tokens)
         # Zitadel sends a new refresh token each time; an issuer that sends none means the old one.
-        tokens = replace(
+        next_ones = replace(
             tokens,
             refresh_token=tokens.refresh_token or old.refresh_token,
             id_token=tokens.id_token or old.id_token,
         )
-        if not await self._sessions.put_tokens(login, tokens, version=version):
+        if not await self._sessions.put_tokens(login, next_ones, version=version):
             return await self._sessions.live(login.id)
+        identity = login.identity
+        claims = await issuer.renewed_claims(tokens, subject=identity.subject, auth_time=identity.auth_time)
+        if isinstance(claims, Refusal):
+            return await self._failed(login, claims)
         renewed = await self._sessions.change(login.id, lambda found: _renewed(found, tokens, claims, issuer))
         return renewed or await self._sessions.live(login.id)
+
+    async def _failed(self, login: LoginSession, refusal: Refusal) -> Refusal:
+        """An issuer that cannot be asked may be asked again; any other refusal ends the session."""
+        if refusal.reason == "issuer_unavailable":
+            return refusal
+        return await self._over(login, f"the issuer does not renew it: {refusal.detail}")
 
     async def _over(self, login: LoginSession, why: str) -> Refusal:
         await self._sessions.end(login.id, why)
         return Refusal("session_revoked", why)
 
 
-def _renewed(
-    login: LoginSession, tokens: Tokens, claims: Claims | None, issuer: RelyingParty
-) -> LoginSession:
+def _renewed(login: LoginSession, tokens: Tokens, claims: Claims | None, issuer: RelyingParty) -> LoginSession:
     """The session after a refresh: what the issuer says of the person now; how they signed in stays."""
     identity = login.identity
     if claims is not None:
@@ -147,7 +152,5 @@ def _renewed(
             # Claims that cannot be read grant nothing more: no role stays.
             identity = replace(identity, roles=(), department="")
         else:
-            identity = replace(
-                found, amr=identity.amr, acr=identity.acr, auth_time=identity.auth_time, confirmation={}
-            )
+            identity = replace(found, amr=identity.amr, acr=identity.acr, auth_time=identity.auth_time, confirmation={})
     return replace(login, identity=identity, fresh_until=tokens.expires_at)

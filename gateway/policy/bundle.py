@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.config import Allow, Service, rules_of
 from gateway.core.ports import EngineFailure
-from gateway.policy import portable, rego
+from gateway.policy import portable, reads, rego
 from gateway.policy.engine import ENTRY_POINT, document_json
 from gateway.policy.merge import merge
 
@@ -41,11 +41,12 @@ class Bundle:
     """Checked policies and data; `version` is a short SHA-256 over all of it.
 
     `modules`: (path in the folder, source); `packages`: package path -> all its files as one module, which an OPA
-    server takes in one step.
+    server takes in one step; `reads`: the parts of the input that the policies can read.
     """
 
     modules: tuple[rego.Module, ...]
     packages: Mapping[str, str] = field(repr=False)
+    reads: tuple[reads.Path, ...]
     data: Mapping[str, Any] = field(repr=False)
     data_json: str = field(repr=False)
     version: str
@@ -89,6 +90,7 @@ def examine(path: Path, services: Mapping[str, Any]) -> tuple[Bundle | None, Seq
         data_json = document_json(data)
         rego.prepare(modules, data_json)
         packages = merge(modules)
+        read = reads.paths(module.tree for _, module in outlines)
     except rego.RegoError as error:
         return None, [BundleError(error.file, error.line, error.message, "Correct it; `opa check --strict` says more.")]
     except ValueError as error:
@@ -96,7 +98,7 @@ def examine(path: Path, services: Mapping[str, Any]) -> tuple[Bundle | None, Seq
     except EngineFailure:
         return None, [BundleError("data", 0, "a value cannot be written as JSON", "Numbers must be finite.")]
     digest = hashlib.sha256(document_json([modules, data]).encode()).hexdigest()
-    return Bundle(tuple(modules), packages, data, data_json, digest[:_VERSION_DIGITS]), ()
+    return Bundle(tuple(modules), packages, read, data, data_json, digest[:_VERSION_DIGITS]), ()
 
 
 def service_data(services: Mapping[str, Service]) -> dict[str, Any]:

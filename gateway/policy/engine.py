@@ -7,7 +7,6 @@ Law: undefined, malformed, slow or failed is a `Refusal` (`policy_undefined`, `p
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections import OrderedDict
@@ -21,6 +20,7 @@ from gateway.core.reasons import Refusal, is_code
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session
+from gateway.policy.reads import key_of
 
 ENTRY_POINT = "data.gateway.authz.decision"
 
@@ -30,7 +30,6 @@ _MAX_CACHE_S = 60
 _MEMBERS = frozenset({"effect", "reasons", "obligations", "cache_s"})
 _SEPARATORS = (",", ":")
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=_SEPARATORS).encode
-_encode_sorted = json.JSONEncoder(allow_nan=False, check_circular=False, separators=_SEPARATORS, sort_keys=True).encode
 
 
 def document_json(document: object) -> str:
@@ -110,8 +109,8 @@ def _malformed(part: str) -> Refusal:
 class Decider:
     """Asks one engine, within `deadline_s`, and remembers answers for as long as the policy itself allows.
 
-    A remembered answer holds for the same document (its `now` apart, so never for another service, person or device)
-    and the same bundle version. At most `cache_size` answers are kept.
+    A remembered answer holds for the same bundle version and for inputs that agree in everything the policies can read,
+    `now` apart: that is what `cache_s` speaks of. At most `cache_size` answers are kept.
     """
 
     def __init__(
@@ -143,7 +142,8 @@ class Decider:
         version = self._engine.version
         try:
             # Policies that never say cache_s do not pay for the key.
-            if self._cache and (known := self._recall(document, version, started)):
+            key = self._key(document) if self._cache else None
+            if key is not None and (known := self._recall(key, version, started)):
                 return known
             if self._engine.in_process:
                 raw = await self._engine.evaluate(document)
@@ -152,18 +152,17 @@ class Decider:
                     raw = await self._engine.evaluate(document)
             decision = parse_answer(raw)
             if isinstance(decision, Decision) and decision.cache_s and self._engine.version == version:
-                self._remember(document, version, started + decision.cache_s, decision)
+                self._remember(key or self._key(document), version, started + decision.cache_s, decision)
         except TimeoutError:
             return Refusal("policy_timeout")
         except EngineFailure as failure:
             return Refusal(failure.reason, failure.detail)
         return decision
 
-    def _recall(self, document: Mapping[str, Any], version: str, now: float) -> Decision | None:
+    def _recall(self, key: bytes, version: str, now: float) -> Decision | None:
         if version != self._cached_version:
             self._cache.clear()
             return None
-        key = _key(document)
         entry = self._cache.get(key)
         if entry is None:
             return None
@@ -173,19 +172,17 @@ class Decider:
         self._cache.move_to_end(key)
         return entry[1]
 
-    def _remember(self, document: Mapping[str, Any], version: str, expires_at: float, decision: Decision) -> None:
+    def _remember(self, key: bytes, version: str, expires_at: float, decision: Decision) -> None:
         if version != self._cached_version:
             self._cache.clear()
             self._cached_version = version
-        self._cache[_key(document)] = (expires_at, decision)
+        self._cache[key] = (expires_at, decision)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
 
-
-def _key(document: Mapping[str, Any]) -> bytes:
-    """A digest of the document without its time."""
-    try:
-        text = _encode_sorted({name: value for name, value in document.items() if name != "now"})
-    except (ValueError, TypeError, RecursionError) as error:
-        raise EngineFailure("policy_error", "the input document cannot be written as JSON") from error
-    return hashlib.sha256(text.encode("ascii")).digest()
+    def _key(self, document: Mapping[str, Any]) -> bytes:
+        whole = {name: value for name, value in document.items() if name != "now"}
+        try:
+            return key_of(whole, self._engine.reads)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EngineFailure("policy_error", "the input document cannot be written as JSON") from error

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,11 @@ class OpaEngine:
     def version(self) -> str:
         """The digest of the pushed bundle, or the revision OPA last answered with, "" before that."""
         return self._version
+
+    @property
+    def reads(self) -> Sequence[tuple[str, ...]]:
+        """What the pushed bundle can read; of a bundle that OPA serves by itself nothing is known."""
+        return self._bundle.reads if self._bundle is not None else ((),)
 
     async def start(self) -> None:
         """Connect, and push the bundle if there is one. Raises `EngineFailure` `policy_unavailable`."""

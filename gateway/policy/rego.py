@@ -61,6 +61,11 @@ class EmbeddedEngine:
         """The digest of the bundle."""
         return self._bundle.version
 
+    @property
+    def reads(self) -> Sequence[tuple[str, ...]]:
+        """What the bundle can read."""
+        return self._bundle.reads
+
     async def evaluate(self, document: Mapping[str, Any]) -> object:
         """The raw answer, None when undefined. Raises `EngineFailure`: `policy_error`, `policy_timeout`."""
         text = document_json(document)

@@ -29,7 +29,7 @@ decision := {"effect": "login", "reasons": ["login_required"]} if {
 } else := {"effect": "step_up", "reasons": sort(challenges)} if {
 	admitted
 	count(challenges) > 0
-} else := {"effect": "allow", "reasons": ["policy_ok"], "obligations": sort(obligations)} if {
+} else := {"effect": "allow", "reasons": ["policy_ok"], "obligations": sort(obligations), "cache_s": 1} if {
 	admitted
 	count(blocks) == 0
 	count(challenges) == 0

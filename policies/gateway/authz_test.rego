@@ -29,7 +29,7 @@ asked := {
 
 test_a_person_who_meets_every_rule_is_allowed if {
 	answer := authz.decision with input as asked with data.gateway.services as services
-	answer == {"effect": "allow", "reasons": ["policy_ok"], "obligations": []}
+	answer == {"effect": "allow", "reasons": ["policy_ok"], "obligations": [], "cache_s": 1}
 }
 
 test_without_a_person_the_answer_is_login if {

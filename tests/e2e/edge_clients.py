@@ -71,6 +71,7 @@ def dial(
     if sni is None:
         context.check_hostname = False
     raw = socket.socket()
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if receive_buffer is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     raw.settimeout(TIMEOUT_S)
@@ -204,10 +205,13 @@ class Http2:
             )
         )
         self.window = window
-        if window is not None:
-            self.conn.local_settings.initial_window_size = window
-            self.conn.local_settings.acknowledge()
+        self.keep = True
+        self.taken = 0
+        self.conn.local_settings.initial_window_size = 1 << 24 if window is None else window
+        self.conn.local_settings.acknowledge()
         self.conn.initiate_connection()
+        if window is None:
+            self.conn.increment_flow_control_window(1 << 24)
         self.answers: dict[int, Answer] = {}
         self.ended: set[int] = set()
         self.interim: list[int] = []
@@ -296,7 +300,9 @@ class Http2:
                 fields = [(str(name), str(value)) for name, value in event.headers]
                 self.answers[event.stream_id] = Answer(int(fields[0][1]), fields[1:], complete=False)
             case h2.events.DataReceived():
-                self.answers[event.stream_id].body += event.data
+                self.taken += len(event.data)
+                if self.keep:
+                    self.answers[event.stream_id].body += event.data
                 if self.window is None:
                     self.conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.events.TrailersReceived():

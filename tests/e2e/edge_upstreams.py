@@ -30,6 +30,7 @@ class Seen:
     trailers: Headers = field(default_factory=list)
     connection: int = 0
     ended: bool = False
+    size: int = 0
 
     def get(self, name: str) -> str | None:
         found = self.all(name)
@@ -238,20 +239,26 @@ async def say_ok_2(talk: H2Talk, stream: int, seen: Seen) -> None:
 class Http2Upstream(_Upstream):
     """Hands each stream to `handler` as soon as its head is there."""
 
-    def __init__(self, handler: H2Handler = say_ok_2, **how: Any) -> None:
+    def __init__(self, handler: H2Handler = say_ok_2, *, keep: bool = True, **how: Any) -> None:
         super().__init__(**how)
-        self.handler = handler
+        self.handler, self.keep = handler, keep
         self.talks: list[H2Talk] = []
 
     async def talk(self, talk: Talk) -> None:
         side = H2Talk(talk)
         self.talks.append(side)
+        if not self.keep:
+            side.conn.local_settings.initial_window_size = 1 << 24
+            side.conn.local_settings.acknowledge()
         side.conn.initiate_connection()
+        if not self.keep:
+            side.conn.increment_flow_control_window(1 << 24)
         await side.flush()
         tasks: set[asyncio.Task[None]] = set()
         try:
             while data := await talk.reader.read(1 << 18):
-                self.received += data
+                if self.keep:
+                    self.received += data
                 for event in side.conn.receive_data(data):
                     if isinstance(event, h2.events.RequestReceived):
                         tasks.add(asyncio.ensure_future(self._request(side, event, talk.number)))
@@ -275,7 +282,10 @@ class Http2Upstream(_Upstream):
             side.requests[event.stream_id] = seen
             self.seen.append(seen)
         elif isinstance(event, h2.events.DataReceived):
-            side.requests[event.stream_id].body += event.data
+            seen = side.requests[event.stream_id]
+            seen.size += len(event.data)
+            if self.keep:
+                seen.body += event.data
             side.conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.TrailersReceived):
             side.requests[event.stream_id].trailers = [(str(name), str(value)) for name, value in event.headers]

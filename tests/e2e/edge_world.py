@@ -52,13 +52,17 @@ class Pair:
     """A certificate and its key, and the files they are in."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: Any
     cert_file: Path
     key_file: Path
 
 
 def make_pair(folder: Path, name: str, names: Iterable[str] = (), signer: Pair | None = None) -> Pair:
     """A certificate in `folder`; without a signer it is an authority of its own."""
+    cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
+    if key_file.exists():
+        known = serialization.load_pem_private_key(key_file.read_bytes(), None)
+        return Pair(x509.load_pem_x509_certificate(cert_file.read_bytes()), known, cert_file, key_file)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -83,7 +87,6 @@ def make_pair(folder: Path, name: str, names: Iterable[str] = (), signer: Pair |
     if alternatives := [x509.DNSName(item) for item in names]:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     certificate = builder.sign(issuer_key, hashes.SHA256())
-    cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
     cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -93,7 +96,7 @@ def make_pair(folder: Path, name: str, names: Iterable[str] = (), signer: Pair |
 
 @dataclass(frozen=True)
 class Certificates:
-    """Everything that takes part in a handshake."""
+    """Everything that takes part in a handshake; what is in the folder already is taken as it is."""
 
     server_ca: Pair
     device_ca: Pair

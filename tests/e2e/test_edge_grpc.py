@@ -102,7 +102,9 @@ def test_a_denied_call_gets_a_grpc_status(world, serve, connect2):
     client = connect2(world.edge(upstream.url, ports=ports, upstream={"protocol": "h2"}))
     found = client.ask("/a.B/C", "POST", CALL, message(b"x"))
     assert (found.status, found.get("grpc-status"), found.get("content-type")) == (200, "7", "application/grpc")
-    assert found.get("grpc-message", ).startswith("role_missing")
+    assert found.get(
+        "grpc-message",
+    ).startswith("role_missing")
     assert found.body == b""
     assert upstream.received == b""
 

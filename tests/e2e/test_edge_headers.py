@@ -27,7 +27,13 @@ OURS = [
     "X-Original-Host",
     "X-Rewrite-URL",
 ]
-SPELLINGS = [str.lower, str.upper, str.title, lambda name: name.replace("-", "_"), lambda name: name.lower().replace("-", "_", 1)]
+SPELLINGS = [
+    str.lower,
+    str.upper,
+    str.title,
+    lambda name: name.replace("-", "_"),
+    lambda name: name.lower().replace("-", "_", 1),
+]
 GOOD = ("authorization", "Bearer good")
 
 
@@ -195,12 +201,19 @@ def test_another_host_than_the_server_name_is_misdirected(edge, upstream, connec
     assert upstream.received == b""
 
 
-@pytest.mark.parametrize("host", ["A.LocalHost", "a.localhost:8443", "a.localhost."])
+@pytest.mark.parametrize("host", ["A.LocalHost", "a.localhost:443", "a.localhost.", "A.localhost.:0443"])
 def test_the_same_host_in_another_spelling_is_the_same_host(edge, upstream, connect, host):
     client = connect(edge)
     client.send(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")
     assert client.answer().status == 200
     assert upstream.seen[0].get("host") == HOST
+
+
+def test_the_port_that_was_asked_for_is_told(edge, upstream, connect):
+    client = connect(edge)
+    client.send("GET / HTTP/1.1\r\nhost: A.localhost:8443\r\n\r\n")
+    assert client.answer().status == 200
+    assert upstream.seen[0].get("host") == f"{HOST}:8443"
 
 
 def test_without_a_server_name_no_host_is_served(edge, upstream, connect):

@@ -59,6 +59,13 @@ def secrets(config: Config) -> Iterator[Finding]:
         if issuer.introspection is not None:
             place: Place = ("issuers", number, "introspection")
             wanted += [((*place, "secret"), issuer.introspection.secret), ((*place, "key"), issuer.introspection.key)]
+        if issuer.login is not None:
+            place = ("issuers", number, "login")
+            wanted += [((*place, "secret"), issuer.login.secret), ((*place, "key"), issuer.login.key)]
+        if issuer.zitadel is not None:
+            place = ("issuers", number, "zitadel")
+            wanted += [((*place, "token"), issuer.zitadel.token), ((*place, "key"), issuer.zitadel.key)]
+            wanted += [((*place, "webhook_keys", at), key) for at, key in enumerate(issuer.zitadel.webhook_keys)]
     for place, secret in wanted:
         if secret is None:
             continue

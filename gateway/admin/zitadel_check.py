@@ -13,7 +13,8 @@ from typing import Any
 
 from gateway.admin.zitadel_policies import CHECK_LIFE_S, LIFETIMES_S, LOCKOUT_ATTEMPTS, MAX_AGE_DAYS, MIN_LENGTH
 from gateway.admin.zitadel_setup import FIXES
-from gateway.identity.zitadel import ApiFailure, Zitadel, number, objects, seconds, text
+from gateway.identity.zitadel import Zitadel, number, objects, seconds, text
+from gateway.identity.zitadel_access import ApiFailure
 from gateway.identity.zitadel_events import EVENT_TYPES
 
 _REQUIRES = ("requiresUppercase", "requiresLowercase", "requiresNumber", "requiresSymbol")

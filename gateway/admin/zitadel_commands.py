@@ -20,6 +20,7 @@ from gateway.admin.shell import DEFAULT_CONFIG, ActionFailed, ConfigOption, Json
 if TYPE_CHECKING:
     from gateway.config import Issuer, SecretText
     from gateway.identity.zitadel import Zitadel
+    from gateway.identity.zitadel_access import ApiToken
 
 zitadel_app = group("Zitadel: set an instance up for the gateway, and see what is weaker there than promised.")
 
@@ -147,7 +148,8 @@ def _with_api(
     issuer: str, url: str, token: SecretText, ca: Path | None, run: Callable[[Zitadel], Awaitable[None]]
 ) -> None:
     from gateway.adapters.http import HttpxClient  # noqa: PLC0415
-    from gateway.identity.zitadel import AccessToken, ApiToken, ServiceAccount, Zitadel  # noqa: PLC0415
+    from gateway.identity.zitadel import Zitadel  # noqa: PLC0415
+    from gateway.identity.zitadel_access import AccessToken, ServiceAccount  # noqa: PLC0415
 
     async def go() -> None:
         try:

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from gateway.admin.shell import ActionFailed
 from gateway.admin.zitadel_policies import apply_policies
 from gateway.identity.keyfiles import write_file
-from gateway.identity.zitadel import ApiFailure, Zitadel, key_bytes, objects, rfc3339, text
+from gateway.identity.zitadel import Zitadel, key_bytes, objects, rfc3339, text
+from gateway.identity.zitadel_access import ApiFailure
 from gateway.identity.zitadel_events import EVENT_TYPES
 
 _PRIVATE = 0o600

@@ -37,6 +37,7 @@ _UNRESERVED_ESCAPE = re.compile(rb"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|
 _ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
 _LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
+_SHORT = 128
 _MAX_PORT, _HTTPS_PORT = 65_535, 443
 HOP_BY_HOP = frozenset(
     {
@@ -190,6 +191,17 @@ def _name(raw: bytes) -> str | None:
     return raw.decode("ascii").lower() if _TOKEN.match(raw) else None
 
 
+def _read_field(raw_name: bytes, raw_value: bytes) -> tuple[str | None, str]:
+    """A field's lower-case name and its value; None for one that is malformed."""
+    if _BAD_VALUE.search(raw_value):
+        return None, ""
+    return _name(raw_name), raw_value.strip(b" \t").decode("latin-1")
+
+
+# Most fields are the same from request to request; long values (credentials, cookies) are not kept.
+_field = lru_cache(maxsize=4096)(_read_field)
+
+
 @lru_cache(maxsize=4096)
 def is_ours(name: str) -> bool:
     """Whether `name`, in any spelling, is a header that only the gateway may set."""
@@ -318,13 +330,12 @@ def admit(
         size += len(raw_name) + len(raw_value) + 4
         if size > limits.header_bytes or count >= limits.header_count:
             return Refusal("headers_too_large", "header section")
-        name = _name(raw_name)
-        if name is None or _BAD_VALUE.search(raw_value):
+        name, value = _field(raw_name, raw_value) if len(raw_value) <= _SHORT else _read_field(raw_name, raw_value)
+        if name is None:
             return _bad("header field")
         if name == "host":
             hosts.append(raw_value.strip())
             continue
-        value = raw_value.strip(b" \t").decode("latin-1")
         if name in HOP_BY_HOP:
             hop.setdefault(name, []).append(value)
         elif name == "content-length":

@@ -34,8 +34,9 @@ _BUDGET_BYTES, _BUDGET_ALL_BYTES = 8 << 20, 256 << 20
 class Held:
     """A request that waits. `binding` is the digest of the browser's binding cookie on `host`.
 
-    `authority` is the host as the browser wrote it, with its port. `issuers` are those its service accepts, empty for every one; `fresh`: a session is there, and policy wants a new
-    sign-in all the same. A GET or HEAD goes on as a redirect to `target`, so it has neither headers nor body.
+    `authority` is the host as the browser wrote it, with its port. `issuers` are those its service accepts, empty for
+    every one; `fresh`: a session is there, and policy wants a new sign-in all the same. A GET or HEAD goes on as a
+    redirect to `target`, so it has neither headers nor body.
     """
 
     id: str = field(repr=False)

@@ -13,7 +13,8 @@ from hashlib import sha256
 
 from gateway.core.ports import Documents, SessionEnder, StoreDown
 from gateway.core.reasons import Refusal
-from gateway.identity.zitadel import ApiFailure, Zitadel
+from gateway.identity.zitadel import Zitadel
+from gateway.identity.zitadel_access import ApiFailure
 from gateway.identity.zitadel_events import GRANT_ADDED, Event, ending_of, grantee, hook_event
 
 TOLERANCE_S = 300

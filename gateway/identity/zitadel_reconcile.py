@@ -17,7 +17,8 @@ from typing import Protocol
 from gateway.core.ports import Documents, SessionEnder, StoreDown
 from gateway.core.reasons import Refusal
 from gateway.identity.strict_json import read_object
-from gateway.identity.zitadel import ApiFailure, Zitadel
+from gateway.identity.zitadel import Zitadel
+from gateway.identity.zitadel_access import ApiFailure
 from gateway.identity.zitadel_events import EVENT_TYPES, OVERLAP_S, Event, EventCursor
 from gateway.identity.zitadel_hooks import EventActor
 

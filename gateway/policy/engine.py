@@ -120,7 +120,7 @@ class Decider:
         cache_size: int = 4096,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._deadline_s = deadline_s
         self._cache_size = cache_size
         self._clock = clock
@@ -130,28 +130,28 @@ class Decider:
     @property
     def version(self) -> str:
         """The version of the bundle that decides."""
-        return self._engine.version
+        return self.engine.version
 
     async def close(self) -> None:
         """Close the engine."""
-        await self._engine.close()
+        await self.engine.close()
 
     async def decide(self, document: Mapping[str, Any]) -> Decision | Refusal:
         """The decision for one input document. Everything an engine is known to do wrong is a `Refusal`."""
         started = self._clock()
-        version = self._engine.version
+        version = self.engine.version
         try:
             # Policies that never say cache_s do not pay for the key.
             key = self._key(document) if self._cache else None
             if key is not None and (known := self._recall(key, version, started)):
                 return known
-            if self._engine.in_process:
-                raw = await self._engine.evaluate(document)
+            if self.engine.in_process:
+                raw = await self.engine.evaluate(document)
             else:
                 async with asyncio.timeout(self._deadline_s):
-                    raw = await self._engine.evaluate(document)
+                    raw = await self.engine.evaluate(document)
             decision = parse_answer(raw)
-            if isinstance(decision, Decision) and decision.cache_s and self._engine.version == version:
+            if isinstance(decision, Decision) and decision.cache_s and self.engine.version == version:
                 self._remember(key or self._key(document), version, started + decision.cache_s, decision)
         except TimeoutError:
             return Refusal("policy_timeout")
@@ -183,6 +183,6 @@ class Decider:
     def _key(self, document: Mapping[str, Any]) -> bytes:
         whole = {name: value for name, value in document.items() if name != "now"}
         try:
-            return key_of(whole, self._engine.reads)
+            return key_of(whole, self.engine.reads)
         except (ValueError, TypeError, RecursionError) as error:
             raise EngineFailure("policy_error", "the input document cannot be written as JSON") from error

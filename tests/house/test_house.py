@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("plugins/**/*.py")])
 STDLIB = sys.stdlib_module_names
 # Tools of the language rather than systems: they may be used where they are needed.
-SHARED = {"cryptography", "mitmproxy", "pydantic", "typing_extensions", "OpenSSL", "h11", "wsproto"}
+SHARED = {"cryptography", "mitmproxy", "pydantic", "pydantic_core", "typing_extensions", "OpenSSL", "h11", "wsproto"}
 # Commands and the demo world stand outside the data path.
 OUTSIDE = ("gateway/admin/", "gateway/dev/")
 

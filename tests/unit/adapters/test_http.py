@@ -120,3 +120,21 @@ def test_a_ca_that_cannot_be_read_is_an_error_at_once(tmp_path: Path) -> None:
     for path in (tmp_path / "ca.pem", tmp_path / "missing.pem"):
         with pytest.raises((OSError, ssl.SSLError)):
             HttpxClient(ca=path)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_a_json_body_is_sent_with_any_method(method: str) -> None:
+    seen: list[bytes] = []
+    async with speaking(ok(b"{}"), seen=seen) as url, client() as http:
+        answer = await http.send_json(method, f"{url}/x", {}, {"authorization": "Bearer t"})
+    assert answer.body == b"{}"
+    assert seen[0].startswith(f"{method} /x ".encode())
+    assert b"content-type: application/json" in seen[0].lower()
+    assert b"content-length: 2" in seen[0].lower()
+
+
+async def test_no_json_body_is_no_body() -> None:
+    seen: list[bytes] = []
+    async with speaking(ok(b"{}"), seen=seen) as url, client() as http:
+        await http.send_json("GET", f"{url}/x", None)
+    assert b"content-type" not in seen[0].lower()

@@ -164,3 +164,11 @@ def test_a_configuration_without_a_zitadel_is_an_error(site: Path) -> None:
     assert result.exit_code == 1
     assert "--issuer" in result.output
     assert "issuers" not in yaml.safe_load((site / "gateway.yaml").read_text())
+
+
+@pytest.mark.usefixtures("zitadel")
+@pytest.mark.parametrize("name", ["webhook.key", "gateway.pat", "client.secret"])
+def test_gateway_check_looks_at_every_secret_that_bootstrap_made(ready: Path, name: str) -> None:
+    (ready / "secrets" / name).chmod(0o644)
+    result = gateway("check", "-c", ready / "gateway.yaml", "--offline", "--json")
+    assert name in json.dumps(json.loads(result.stdout)["problems"])

@@ -196,7 +196,6 @@ FIELDS = st.lists(st.tuples(NAMES, WORDS), max_size=4)
 def test_whatever_a_parameter_says_nobody_is_sent_away_or_let_in(query, form, cookie, slug):
     async def ask_all():
         with TemporaryDirectory() as folder:
-            Path(folder).chmod(0o700)
             world = World(Path(folder))
             site = Site(world)
             asked = f"?{urlencode(query)}" if query else ""

@@ -10,7 +10,8 @@ from zitadel_world import NOW, TOKEN, Clock, FakeZitadel, zitadel
 
 from gateway.adapters.http import HttpxClient
 from gateway.dev.tokens import Key
-from gateway.identity.zitadel import AccessToken, ApiFailure, ServiceAccount, Zitadel, number, seconds
+from gateway.identity.zitadel import Zitadel, number, seconds
+from gateway.identity.zitadel_access import AccessToken, ApiFailure, ServiceAccount
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from zitadel_world import NOW, TOKEN, Clock, Ender, FakeZitadel, Memory, b64, mo
 
 from gateway.adapters.http import HttpxClient
 from gateway.core.reasons import Refusal
-from gateway.identity.zitadel import AccessToken, Zitadel
+from gateway.identity.zitadel import Zitadel
+from gateway.identity.zitadel_access import AccessToken
 from gateway.identity.zitadel_hooks import EventActor, HookReceiver
 
 ISSUER = "https://id.example.com"

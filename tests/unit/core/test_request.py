@@ -1,0 +1,315 @@
+import ipaddress
+
+import pytest
+
+from gateway.core.reasons import Refusal
+from gateway.core.request import Peer, RawRequest, RequestFacts, RequestLimits, admit, is_ours
+
+PEER = Peer("10.0.0.9", 4711, sni="a.example")
+HOST = (b"Host", b"a.example")
+
+
+def ask(
+    target=b"/", method=b"GET", headers=(HOST,), *, authority=b"", version="1.1", ended=True, peer=PEER, **how
+):
+    return admit(RawRequest(method, authority, target, tuple(headers), version, ended), peer, **how)
+
+
+def reason(found):
+    return found.reason if isinstance(found, Refusal) else None
+
+
+# ---- paths ----
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "segments"),
+    [
+        (b"/", "/", ()),
+        (b"/a", "/a", ("a",)),
+        (b"/a/b", "/a/b", ("a", "b")),
+        (b"/a/", "/a/", ("a",)),
+        (b"/a.b/c.d", "/a.b/c.d", ("a.b", "c.d")),
+        (b"/%41", "/A", ("A",)),
+        (b"/%c3%a9", "/%C3%A9", ("\u00e9",)),
+        (b"/a%20b", "/a%20b", ("a b",)),
+        (b"/.well-known/x", "/.well-known/x", (".well-known", "x")),
+        (b"/...", "/...", ("...",)),
+        (b"/a;v=1", "/a;v=1", ("a;v=1",)),
+        (b"/%25x", "/%25x", ("%x",)),
+        (b"/a/%7Euser", "/a/~user", ("a", "~user")),
+    ],
+)
+def test_a_path_has_one_canonical_form(target, path, segments):
+    found = ask(target)
+    assert isinstance(found, RequestFacts)
+    assert (found.path, found.segments) == (path, segments)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"", b"?", b"?a=b", b"a", b"//", b"/a//b", b"/..", b"/a/.", b"/%2e%2e", b"/%2fa", b"/%25%32%65", b"/%00", b"/%", b"*",
+     b"/\xc0\xae", b"/%ff", b"/%ef%bc%8e%ef%bc%8e", b"/..;x", b"http://a.example/", b"/a\\b", b"/a b", b"/#"],
+)  # fmt: skip
+def test_a_path_with_more_than_one_reading_is_refused(target):
+    assert reason(ask(target)) == "malformed_request"
+
+
+def test_a_query_is_kept_as_it_is_and_read_as_fields():
+    found = ask(b"/p?a=1&a=%20&b&c=x+y")
+    assert found.query == "a=1&a=%20&b&c=x+y"
+    assert found.query_fields == (("a", "1"), ("a", " "), ("b", ""), ("c", "x y"))
+    assert found.target == "/p?a=1&a=%20&b&c=x+y"
+    assert ask(b"/p?").target == "/p"
+
+
+def test_too_many_query_fields_are_refused():
+    assert reason(ask(b"/?" + b"a&" * 600)) == "malformed_request"
+
+
+def test_sizes_are_bounded():
+    assert reason(ask(b"/" + b"a" * 8192)) == "headers_too_large"
+    assert reason(ask(headers=[HOST, (b"x", b"y" * 33_000)])) == "headers_too_large"
+    assert reason(ask(headers=[HOST, *[(b"x", b"y")] * 100])) == "headers_too_large"
+    small = RequestLimits(header_count=2, header_bytes=40, target_bytes=3)
+    assert reason(ask(b"/abc", limits=small)) == "headers_too_large"
+    assert reason(ask(headers=[HOST, (b"a", b"b"), (b"c", b"d")], limits=small)) == "headers_too_large"
+
+
+# ---- methods ----
+
+
+@pytest.mark.parametrize("method", [b"get", b"", b"G T", b"GET\r\n", b"CONNECT", b"TRACE", b"A" * 21, b"M-SEARCH"])
+def test_an_odd_method_is_refused(method):
+    assert reason(ask(method=method)) == "malformed_request"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"PROPFIND", b"DELETE"])
+def test_any_plain_method_is_admitted(method):
+    assert ask(method=method).method == method.decode()
+
+
+# ---- the host ----
+
+
+@pytest.mark.parametrize(
+    ("host", "authority"),
+    [
+        (b"a.example", "a.example"),
+        (b"A.Example.", "a.example"),
+        (b"a.example:443", "a.example"),
+        (b"a.example:8443", "a.example:8443"),
+    ],
+)
+def test_the_host_is_canonical_and_the_port_is_kept(host, authority):
+    found = ask(headers=[(b"host", host)])
+    assert (found.host, found.authority, found.origin) == ("a.example", authority, f"https://{authority}")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [HOST, HOST],
+        [(b"host", b"")],
+        [(b"host", b"a.example, b")],
+        [(b"host", b"a..example")],
+        [(b"host", b"a.example:")],
+        [(b"host", b"a.example:99999")],
+        [(b"host", b"-a.example")],
+        [(b"host", b"a.example-")],
+        [(b"host", b"a_b.example")],
+        [(b"host", b"[::1")],
+        [(b"host", b"[:::]")],
+    ],
+)
+def test_a_host_that_is_missing_doubled_or_none_is_refused(headers):
+    assert reason(ask(headers=headers)) == "malformed_request"
+
+
+def test_the_host_must_be_the_server_name_of_the_connection():
+    assert reason(ask(headers=[(b"host", b"b.example")])) == "misdirected_request"
+    assert reason(ask(peer=Peer("10.0.0.9", 1))) == "misdirected_request"
+    assert ask(headers=[(b"host", b"[::1]:8443")], peer=Peer("::1", 1)).authority == "[::1]:8443"
+    assert ask(headers=[(b"host", b"127.0.0.1")], peer=Peer("::1", 1)).host == "127.0.0.1"
+
+
+def test_http2_needs_no_host_but_both_must_agree():
+    assert ask(authority=b"a.example", headers=(), version="2").host == "a.example"
+    assert ask(authority=b"a.example", version="2").host == "a.example"
+    assert ask(headers=[HOST], version="2").host == "a.example"
+    assert reason(ask(authority=b"a.example:1", version="2")) == "malformed_request"
+    assert reason(ask(headers=(), version="2")) == "malformed_request"
+
+
+# ---- fields ----
+
+
+@pytest.mark.parametrize(
+    "field",
+    [(b"", b"x"), (b"a b", b"x"), (b"a:", b"x"), (b"\xff", b"x"), (b"a", b"x\0"), (b"a", b"x\r\ny: z"), (b"a", b"\x7f")],
+)
+def test_a_field_that_is_none_is_refused(field):
+    assert reason(ask(headers=[HOST, field])) == "malformed_request"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x-gateway-subject", "X-Gateway-x", "x_gateway_email", "X-FORWARDED-FOR", "x-forwarded_host", "forwarded",
+     "x-real-ip", "X_Real_IP", "x-original-url", "x-rewrite-url", "proxy"],
+)  # fmt: skip
+def test_every_spelling_of_ours_is_ours_and_gone(name):
+    assert is_ours(name.lower())
+    found = ask(headers=[HOST, (name.encode(), b"evil"), (b"X-Mine", b" kept\t")])
+    assert found.headers == (("x-mine", "kept"),)
+
+
+@pytest.mark.parametrize("name", ["x-gatewa", "gateway-subject", "x-forward", "host-x", "accept"])
+def test_others_are_not_ours(name):
+    assert not is_ours(name)
+
+
+def test_hop_by_hop_fields_and_what_they_list_are_gone():
+    hop = [(b"Connection", b"x-a, close"), (b"x-a", b"1"), (b"TE", b"gzip"), (b"Keep-Alive", b"5"), (b"x-b", b"2")]
+    assert ask(headers=[HOST, *hop]).headers == (("x-b", "2"),)
+
+
+@pytest.mark.parametrize("listed", [b"Authorization", b"cookie", b"host", b"content-length", b"close, dpop"])
+def test_a_connection_option_cannot_take_away_what_is_judged(listed):
+    assert reason(ask(headers=[HOST, (b"connection", listed)])) == "malformed_request"
+
+
+def test_cookie_crumbs_are_one_cookie():
+    found = ask(headers=[HOST, (b"cookie", b"a=1"), (b"x", b"y"), (b"Cookie", b"b=2")])
+    assert found.header_values("cookie") == ["a=1; b=2"]
+
+
+def test_only_100_continue_can_be_expected():
+    assert ask(headers=[HOST, (b"expect", b"100-Continue")]).header("expect") == "100-Continue"
+    assert reason(ask(headers=[HOST, (b"expect", b"else")])) == "malformed_request"
+
+
+# ---- framing ----
+
+
+@pytest.mark.parametrize(
+    ("headers", "version", "ended", "length"),
+    [
+        ([], "1.1", True, 0),
+        ([(b"content-length", b"5")], "1.1", False, 5),
+        ([(b"transfer-encoding", b"Chunked")], "1.1", False, None),
+        ([], "2", True, 0),
+        ([], "2", False, None),
+        ([(b"content-length", b"5")], "2", False, 5),
+        ([(b"content-length", b"0")], "2", True, 0),
+    ],
+)
+def test_a_body_has_one_length(headers, version, ended, length):
+    assert ask(headers=[HOST, *headers], version=version, ended=ended).content_length == length
+
+
+@pytest.mark.parametrize(
+    ("headers", "version", "ended"),
+    [
+        ([(b"content-length", b"5"), (b"content-length", b"5")], "1.1", False),
+        ([(b"content-length", b"5"), (b"transfer-encoding", b"chunked")], "1.1", False),
+        ([(b"content-length", b"05")], "1.1", False),
+        ([(b"content-length", b"5,5")], "1.1", False),
+        ([(b"content-length", b"")], "1.1", False),
+        ([(b"transfer-encoding", b"gzip, chunked")], "1.1", False),
+        ([(b"transfer-encoding", b"chunked")] * 2, "1.1", False),
+        ([(b"transfer-encoding", b"chunked")], "2", False),
+        ([(b"connection", b"close")], "2", True),
+        ([(b"upgrade", b"websocket")], "2", True),
+        ([(b"content-length", b"5")], "2", True),
+    ],
+)
+def test_a_body_with_two_lengths_is_refused(headers, version, ended):
+    assert reason(ask(headers=[HOST, *headers], version=version, ended=ended)) == "malformed_request"
+
+
+# ---- protocols ----
+
+SOCKET = [HOST, (b"connection", b"keep-alive, Upgrade"), (b"upgrade", b"WebSocket"), (b"sec-websocket-key", b"x"),
+          (b"sec-websocket-version", b"13")]  # fmt: skip
+
+
+def test_the_protocol_is_known():
+    assert ask(headers=SOCKET).protocol == "websocket"
+    assert ask(headers=[HOST, (b"content-type", b"application/grpc+proto")], version="2").protocol == "grpc"
+    assert ask(version="2").protocol == "h2"
+    assert ask().protocol == "http/1.1"
+    assert ask(headers=[HOST, (b"upgrade", b"websocket")]).protocol == "http/1.1"
+
+
+@pytest.mark.parametrize("missing", [3, 4])
+def test_a_websocket_handshake_must_be_whole(missing):
+    assert reason(ask(headers=[field for n, field in enumerate(SOCKET) if n != missing])) == "malformed_request"
+    assert reason(ask(headers=SOCKET, method=b"POST")) == "malformed_request"
+
+
+# ---- the client's address ----
+
+
+@pytest.mark.parametrize(
+    ("ip", "sent", "trusted", "client"),
+    [
+        ("10.0.0.9", [], [], "10.0.0.9"),
+        ("10.0.0.9", [b"9.9.9.9"], [], "10.0.0.9"),
+        ("10.0.0.9", [b"9.9.9.9"], ["10.0.0.0/8"], "9.9.9.9"),
+        ("10.0.0.9", [b"1.1.1.1, 9.9.9.9, 10.1.1.1"], ["10.0.0.0/8"], "9.9.9.9"),
+        ("10.0.0.9", [b"1.1.1.1", b"9.9.9.9"], ["10.0.0.0/8"], "9.9.9.9"),
+        ("10.0.0.9", [b"10.0.0.1, 10.0.0.2"], ["10.0.0.0/8"], "10.0.0.1"),
+        ("::ffff:10.0.0.9", [b"9.9.9.9"], ["10.0.0.0/8"], "9.9.9.9"),
+        ("fe80::1%eth0", [], [], "fe80::1"),
+        ("10.0.0.9", [b"2001:DB8::1"], ["10.0.0.0/8"], "2001:db8::1"),
+    ],
+)
+def test_the_client_is_the_nearest_stranger(ip, sent, trusted, client):
+    networks = [ipaddress.ip_network(network) for network in trusted]
+    headers = [HOST, *((b"x-forwarded-for", value) for value in sent)]
+    found = ask(headers=headers, peer=Peer(ip, 1, sni="a.example"), trusted_proxies=networks)
+    assert found.client_ip == client
+
+
+def test_nonsense_from_a_trusted_proxy_is_refused():
+    networks = [ipaddress.ip_network("10.0.0.0/8")]
+    headers = [HOST, (b"x-forwarded-for", b"unknown")]
+    assert reason(ask(headers=headers, trusted_proxies=networks)) == "malformed_request"
+
+
+# ---- what the facts say ----
+
+
+def test_policy_sees_no_credential():
+    secret = [(name, b"secret") for name in (b"authorization", b"cookie", b"dpop", b"x-api-key")]
+    document = ask(b"/a/b?c=d&c=e", headers=[HOST, (b"accept", b"x"), (b"accept", b"y"), *secret]).document()
+    assert document == {
+        "method": "GET",
+        "host": "a.example",
+        "path": ["a", "b"],
+        "query": {"c": ["d", "e"]},
+        "headers": {"accept": "x, y"},
+        "protocol": "http/1.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "wants"),
+    [
+        (b"GET", [(b"accept", b"text/html,*/*")], True),
+        (b"HEAD", [(b"accept", b"text/html")], True),
+        (b"POST", [(b"accept", b"text/html")], False),
+        (b"GET", [(b"accept", b"application/json")], False),
+        (b"GET", [], False),
+        (b"POST", [(b"sec-fetch-mode", b"navigate")], True),
+        (b"GET", [(b"sec-fetch-mode", b"cors"), (b"accept", b"text/html")], False),
+    ],
+)
+def test_a_page_is_for_a_person(method, headers, wants):
+    assert ask(method=method, headers=[HOST, *headers]).wants_page is wants
+
+
+def test_a_header_is_found_by_its_lower_case_name():
+    found = ask(headers=[HOST, (b"X-A", b"1"), (b"x-a", b"2")])
+    assert (found.header("x-a"), found.header_values("x-a"), found.header("x-b")) == ("1", ["1", "2"], None)

@@ -1,0 +1,95 @@
+import pytest
+
+from gateway.core.reasons import Refusal
+from gateway.core.request import Peer, RequestFacts
+from gateway.core.routes import Route, RouteTable
+
+
+def facts(host="a.example", path=(), method="GET"):
+    return RequestFacts(method, host, "/", tuple(path), "", (), (), "http/1.1", 0, Peer("::1", 1), "::1")
+
+
+def table(*routes):
+    return RouteTable(routes)
+
+
+ROOT = Route("root", "a.example")
+API = Route("api", "a.example", ("api",))
+DEEP = Route("deep", "a.example", ("api", "v1", "admin"))
+READ = Route("read", "a.example", ("files",), frozenset({"GET", "HEAD"}))
+WRITE = Route("write", "a.example", ("files",), frozenset({"PUT"}))
+WILD = Route("wild", "*.wild.example")
+ONE = Route("one", "one.wild.example")
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "method", "wanted"),
+    [
+        ("a.example", (), "GET", "root"),
+        ("a.example", ("other",), "GET", "root"),
+        ("a.example", ("api",), "POST", "api"),
+        ("a.example", ("apiary",), "GET", "root"),
+        ("a.example", ("api", "v1"), "GET", "api"),
+        ("a.example", ("api", "v1", "admin", "x"), "GET", "deep"),
+        ("a.example", ("api", "v1", "administrator"), "GET", "api"),
+        ("a.example", ("API",), "GET", "root"),
+        ("a.example", ("files", "x"), "HEAD", "read"),
+        ("a.example", ("files",), "PUT", "write"),
+        ("one.wild.example", (), "GET", "one"),
+        ("two.wild.example", (), "GET", "wild"),
+    ],
+)
+def test_the_longest_prefix_of_the_nearest_host_wins(host, path, method, wanted):
+    found = table(ROOT, API, DEEP, READ, WRITE, WILD, ONE).match(facts(host, path, method))
+    assert isinstance(found, Route)
+    assert found.service == wanted
+
+
+@pytest.mark.parametrize("host", ["b.example", "x.a.example", "wild.example", "x.y.wild.example", "localhost", ""])
+def test_any_other_host_has_no_route(host):
+    assert table(ROOT, WILD).match(facts(host)) == Refusal("route_not_found")
+
+
+def test_a_path_above_every_prefix_has_no_route():
+    assert table(API).match(facts(path=("other",))) == Refusal("route_not_found")
+    assert table(API).match(facts()) == Refusal("route_not_found")
+
+
+def test_a_method_that_no_route_takes_is_not_allowed_and_falls_through_to_nobody():
+    assert table(ROOT, READ, WRITE).match(facts(path=("files",), method="DELETE")) == Refusal("method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    "second",
+    [Route("x", "a.example", ("files",)), Route("x", "a.example", ("files",), frozenset({"GET"}))],
+)
+def test_two_routes_for_one_place_are_refused(second):
+    with pytest.raises(ValueError, match=r"two routes for a\.example/files"):
+        table(READ, second)
+
+
+def test_a_table_of_none_has_no_route():
+    assert table().match(facts()) == Refusal("route_not_found")
+
+
+def test_the_user_plane_leaves_no_trace():
+    assert Route("x", "a.example", plane="user").zero_log
+    assert not ROOT.zero_log
+
+
+def test_a_route_is_safe_until_it_is_told_otherwise():
+    assert ROOT.device_required
+    assert not ROOT.keep_bearer
+    assert not ROOT.identity_headers
+    assert ROOT.introspect_cache_s == 10
+
+
+def test_policy_sees_the_service():
+    route = Route("x", "a.example", department="people", sensitivity="high", rule="/admin")
+    assert route.document() == {
+        "name": "x",
+        "plane": "staff",
+        "department": "people",
+        "sensitivity": "high",
+        "rule": "/admin",
+    }

@@ -277,21 +277,28 @@ def _fields(query: bytes, limits: RequestLimits) -> tuple[tuple[str, str], ...] 
         return None
 
 
+@lru_cache(maxsize=4096)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address, an IPv4-mapped one as the IPv4 address it is; None for what is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
 def _client_ip(peer: Peer, forwarded_for: list[str], trusted: Sequence[IpNetwork]) -> str | None:
     """The nearest address that is no trusted proxy; None when a trusted proxy sent something that is no address."""
-    try:
-        address = ipaddress.ip_address(peer.ip.split("%", 1)[0])
-    except ValueError:
+    address = _address(peer.ip.split("%", 1)[0])
+    if address is None:
         return None
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
     while True:
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
         if not hops or not any(address in network for network in trusted):
             return str(address)
-        try:
-            address = ipaddress.ip_address(hops.pop())
-        except ValueError:
+        address = _address(hops.pop())
+        if address is None:
             return None
 
 
@@ -368,7 +375,7 @@ def admit(
     kept = [(name, value) for name, value in kept if name not in options] if options else kept
     if cookies:
         # HTTP/2 sends a cookie in crumbs; everything behind us sees one field (RFC 9113 section 8.2.3).
-        kept.append(("cookie", "; ".join(cookies)))
+        kept.append(("cookie", "; ".join(filter(None, cookies))))
     if any(name == "expect" and value.lower() != "100-continue" for name, value in kept):
         return _bad("expect")
 

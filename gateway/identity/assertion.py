@@ -30,6 +30,7 @@ _COORDINATE_BYTES = 32
 _CALLERS = 4_096
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 _compact = json.JSONEncoder(separators=(",", ":")).encode
+_quote = json.encoder.encode_basestring_ascii
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,9 @@ class Asserter:
         if key is None:
             raise RuntimeError("no signing key")
         caller = self._caller(audience, identity, device, session)
-        request = _compact({"method": method, "path": path})
         claims = (
             f'{caller}"iat":{now},"exp":{now + ASSERTION_LIFE_S},"jti":"{decision_id}","decision":"{decision_id}",'
-            f'"req":{request}}}'
+            f'"req":{{"method":{_quote(method)},"path":{_quote(path)}}}}}'
         )
         signed = f"{key.head}.{_b64(claims.encode('ascii'))}"
         r, s = decode_dss_signature(key.key.sign(signed.encode("ascii"), _ALGORITHM))

@@ -11,6 +11,7 @@ import hmac
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from gateway.core.ports import SessionRecord, SessionStore
 from gateway.core.reasons import Refusal
@@ -22,6 +23,7 @@ _REFRESH_S = 60.0
 _CERTIFICATE = "x5t#S256"
 
 
+@lru_cache(maxsize=4096)
 def session_id(issuer: str, subject: str, session_hint: str) -> str:
     """The stable, unguessable-by-shape name of a bearer session: `b_` and 192 bits of a hash of who and which."""
     digest = hashlib.sha256(b"gateway/v1/bearer-session")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 
 import pytest
 import websockets.asyncio.server
 import websockets.exceptions
-from edge_clients import dial
+from edge_clients import tls_context
 from edge_upstreams import Http1Upstream, Seen, Talk
-from edge_world import HOST, Ports
-from websockets.sync.client import connect
+from edge_world import HOST, Ports, World
+from websockets.asyncio.client import ClientConnection, connect
 
 from gateway.core.decision import Decision
 
@@ -77,55 +75,99 @@ def running(world, echo):
     return world.edge(echo.url)
 
 
+class Socket:
+    """A WebSocket client on the world's loop, in the test's hands."""
+
+    def __init__(self, world: World, client: ClientConnection) -> None:
+        self.world, self.client = world, client
+
+    def send(self, message: str | bytes | list[str]) -> None:
+        self.world.run(self.client.send(message))
+
+    def recv(self) -> str | bytes:
+        return self.world.run(asyncio.wait_for(self.client.recv(), 20))
+
+    def echoed(self, message: str | bytes) -> str | bytes:
+        self.send(message)
+        return self.recv()
+
+    def ping(self, data: bytes) -> None:
+        async def there_and_back() -> None:
+            await (await self.client.ping(data))
+
+        self.world.run(there_and_back(), 5)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        self.world.run(self.client.close(code, reason))
+
+    def raw(self, data: bytes) -> None:
+        self.world.loop.call_soon_threadsafe(self.client.transport.write, data)
+
+    def drop(self) -> None:
+        self.world.loop.call_soon_threadsafe(self.client.transport.abort)
+
+
 @pytest.fixture
 def open_socket(world):
-    with contextlib.ExitStack() as opened:
+    opened: list[Socket] = []
 
-        def open_it(running, **how):
-            sock = dial(running.port, world.certificates, alpn=["http/1.1"])
+    def open_it(running, **how) -> Socket:
+        async def dial() -> ClientConnection:
             how.setdefault("compression", None)
-            client = connect(f"ws://{HOST}/ws?a=b", sock=sock, max_size=1 << 26, open_timeout=5, close_timeout=2, **how)
-            return opened.enter_context(client)
+            return await connect(
+                f"wss://{HOST}/ws?a=b",
+                host="127.0.0.1",
+                port=running.port,
+                ssl=tls_context(world.certificates, ["http/1.1"]),
+                max_size=1 << 26,
+                open_timeout=5,
+                close_timeout=2,
+                ping_interval=None,
+                proxy=None,
+                **how,
+            )
 
-        yield open_it
+        opened.append(Socket(world, world.run(dial())))
+        return opened[-1]
+
+    yield open_it
+    for socket in opened:
+        socket.close()
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_text_and_binary_come_back(running, open_socket, compression):
     socket = open_socket(running, compression=compression)
     for message in ("hello", "", "gr\u00fc\u00df \U0001f600", b"\x00\xff", b"", "x" * 70_000):
-        socket.send(message)
-        assert socket.recv(timeout=5) == message
+        assert socket.echoed(message) == message
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
 def test_a_large_message_comes_back(running, open_socket, compression):
     socket = open_socket(running, compression=compression)
     message = bytes(range(256)) * 32_768
-    socket.send(message)
-    assert socket.recv(timeout=20) == message
+    assert socket.echoed(message) == message
 
 
 def test_fragments_are_kept(running, open_socket, echo):
     socket = open_socket(running)
     socket.send(["one", "two", "three"])
-    assert socket.recv(timeout=5) == "onetwothree"
+    assert socket.recv() == "onetwothree"
     assert "".join(echo.pieces[0]) == "onetwothree"
     assert len(echo.pieces[0]) >= 3
 
 
 def test_pings_go_through_in_both_directions(running, open_socket):
     socket = open_socket(running)
-    assert socket.ping(b"from client").wait(5)
+    socket.ping(b"from client")
     socket.send("ping")
-    assert socket.recv(timeout=5) == "ponged"
+    assert socket.recv() == "ponged"
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "bye"), (4242, "own reason")])
 def test_the_clients_close_code_reaches_the_upstream(running, open_socket, echo, code, reason):
     socket = open_socket(running)
-    socket.send("x")
-    socket.recv(timeout=5)
+    assert socket.echoed("x") == "x"
     socket.close(code, reason)
     running.until(lambda: echo.closed)
     assert echo.closed == (code, reason)
@@ -136,7 +178,7 @@ def test_the_upstreams_close_code_reaches_the_client(running, open_socket):
     socket = open_socket(running)
     socket.send("close")
     with pytest.raises(websockets.exceptions.ConnectionClosed) as ended:
-        socket.recv(timeout=5)
+        socket.recv()
     assert ended.value.rcvd is not None
     assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (4001, "as you wish")
 
@@ -145,14 +187,13 @@ def test_an_upstream_that_breaks_off_ends_the_client(running, open_socket):
     socket = open_socket(running)
     socket.send("drop")
     with pytest.raises(websockets.exceptions.ConnectionClosed):
-        socket.recv(timeout=5)
+        socket.recv()
 
 
 def test_a_client_that_breaks_off_ends_the_upstream(running, open_socket, echo):
     socket = open_socket(running)
-    socket.send("x")
-    socket.recv(timeout=5)
-    socket.socket.close()
+    assert socket.echoed("x") == "x"
+    socket.drop()
     running.until(lambda: echo.closed)
 
 
@@ -168,7 +209,7 @@ def test_the_handshake_is_judged_like_every_request(world, echo, open_socket):
 
 def test_the_upstream_gets_our_headers_and_the_subprotocol(running, open_socket, echo):
     socket = open_socket(running, subprotocols=["chat"], additional_headers={"X-Gateway-Subject": "evil"})
-    assert socket.subprotocol == "chat"
+    assert socket.client.subprotocol == "chat"
     names = [name.lower() for name, _ in echo.headers]
     assert "x-gateway-decision" in names
     assert "x-gateway-subject" not in names
@@ -211,9 +252,8 @@ def test_a_broken_handshake_is_refused(edge, upstream, connect, change):
 
 def test_bytes_that_are_no_frames_end_the_connection(running, open_socket, echo):
     socket = open_socket(running)
-    socket.send("x")
-    socket.recv(timeout=5)
-    socket.socket.sendall(b"GET / HTTP/1.1\r\nhost: a.localhost\r\n\r\n")
+    assert socket.echoed("x") == "x"
+    socket.raw(b"GET / HTTP/1.1\r\nhost: a.localhost\r\n\r\n")
     running.until(lambda: echo.closed)
     running.until(lambda: running.counts.open == 0)
 
@@ -223,19 +263,20 @@ def test_a_quiet_connection_stays_open(world, echo, open_socket):
     socket = open_socket(running)
     world.run(asyncio.sleep(1.3))
     socket.send("still there?")
-    assert socket.recv(timeout=5) == "still there?"
+    assert socket.recv() == "still there?"
 
 
-def test_messages_cross_each_other(running, open_socket):
+def test_messages_cross_each_other(world, running, open_socket):
     socket = open_socket(running)
-    got: list[object] = []
 
-    def listen() -> None:
-        got.extend(socket.recv(timeout=5) for _ in range(50))
+    async def both() -> list[str | bytes]:
+        async def talk() -> None:
+            for number in range(50):
+                await socket.client.send(f"{number}")
 
-    listener = threading.Thread(target=listen)
-    listener.start()
-    for number in range(50):
-        socket.send(f"{number}")
-    listener.join()
-    assert got == [f"{number}" for number in range(50)]
+        talking = asyncio.ensure_future(talk())
+        heard = [await socket.client.recv() for _ in range(50)]
+        await talking
+        return heard
+
+    assert world.run(both()) == [f"{number}" for number in range(50)]

@@ -122,7 +122,9 @@ def test_what_is_admitted_has_one_reading(target: bytes, headers: list[tuple[byt
         assert not set(value) & set("\r\n\0")
 
 
-@given(st.lists(st.sampled_from(["a", "b c", "\u00e9", "..a", "x;y", "%", "\u4e2d", "~", ".b"]), min_size=1, max_size=5))
+@given(
+    st.lists(st.sampled_from(["a", "b c", "\u00e9", "..a", "x;y", "%", "\u4e2d", "~", ".b"]), min_size=1, max_size=5)
+)
 def test_a_plain_name_survives_however_much_of_it_is_escaped(segments: list[str]) -> None:
     peer = Peer("9.9.9.9", 1, sni="a.example")
     escaped = "/" + "/".join("".join(f"%{byte:02x}" for byte in segment.encode()) for segment in segments)

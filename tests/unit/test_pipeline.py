@@ -117,7 +117,9 @@ async def test_a_good_request_goes_on_through_every_stage_in_order():
 
 
 async def test_what_goes_upstream_is_what_was_judged_and_what_we_say():
-    verdict = await judge(Ports(), headers=[(b"authorization", b"Bearer x"), (b"x-mine", b"1"), (b"expect", b"100-continue")])
+    verdict = await judge(
+        Ports(), headers=[(b"authorization", b"Bearer x"), (b"x-mine", b"1"), (b"expect", b"100-continue")]
+    )
     names = [name for name, _ in verdict.headers]
     assert dict(verdict.headers)["x-forwarded-for"] == "10.0.0.9"
     assert names == [
@@ -251,7 +253,9 @@ LATE = {"read": "issuer_unavailable", "assess": "risk_unavailable", "decide": "p
 
 
 @pytest.mark.parametrize("port", ["check", *AWAITED, "sign"])
-@pytest.mark.parametrize("error", [ValueError("secret"), OSError(5, "secret"), RuntimeError(), RecursionError(), KeyError("x")])
+@pytest.mark.parametrize(
+    "error", [ValueError("secret"), OSError(5, "secret"), RuntimeError(), RecursionError(), KeyError("x")]
+)
 async def test_a_port_that_raises_is_a_denial(port, error):
     ports = Ports(**{port: error})
     verdict = await judge(ports)
@@ -367,7 +371,12 @@ async def test_a_bad_challenge_is_left_out():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{}, {"verify": Refusal("device_revoked")}, {"read": ValueError()}, {"decide": Decision("deny", ("role_missing",))}],
+    [
+        {},
+        {"verify": Refusal("device_revoked")},
+        {"read": ValueError()},
+        {"decide": Decision("deny", ("role_missing",))},
+    ],
     ids=["allow", "device", "raises", "deny"],
 )
 async def test_the_user_plane_leaves_nothing_in_the_record(wrong):

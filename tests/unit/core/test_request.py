@@ -9,9 +9,7 @@ PEER = Peer("10.0.0.9", 4711, sni="a.example")
 HOST = (b"Host", b"a.example")
 
 
-def ask(
-    target=b"/", method=b"GET", headers=(HOST,), *, authority=b"", version="1.1", ended=True, peer=PEER, **how
-):
+def ask(target=b"/", method=b"GET", headers=(HOST,), *, authority=b"", version="1.1", ended=True, peer=PEER, **how):
     return admit(RawRequest(method, authority, target, tuple(headers), version, ended), peer, **how)
 
 
@@ -147,7 +145,15 @@ def test_http2_needs_no_host_but_both_must_agree():
 
 @pytest.mark.parametrize(
     "field",
-    [(b"", b"x"), (b"a b", b"x"), (b"a:", b"x"), (b"\xff", b"x"), (b"a", b"x\0"), (b"a", b"x\r\ny: z"), (b"a", b"\x7f")],
+    [
+        (b"", b"x"),
+        (b"a b", b"x"),
+        (b"a:", b"x"),
+        (b"\xff", b"x"),
+        (b"a", b"x\0"),
+        (b"a", b"x\r\ny: z"),
+        (b"a", b"\x7f"),
+    ],
 )
 def test_a_field_that_is_none_is_refused(field):
     assert reason(ask(headers=[HOST, field])) == "malformed_request"

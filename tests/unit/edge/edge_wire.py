@@ -172,5 +172,3 @@ class Wire:
         if isinstance(body, bytes):
             response.headers["content-length"] = str(len(body))
         return body
-
-

@@ -48,14 +48,23 @@ def test_an_upstream_may_use_extensions_but_not_without_end():
 
 def test_fields_are_read_strictly():
     fields, lengths, encodings, last = read_fields(
-        [b"Host: a", b"Content-Length:5 ", b"transfer-encoding: Chunked", b"Connection: x, CLOSE", b"empty:", b"o: \xe9"]
+        [
+            b"Host: a",
+            b"Content-Length:5 ",
+            b"transfer-encoding: Chunked",
+            b"Connection: x, CLOSE",
+            b"empty:",
+            b"o: \xe9",
+        ]
     )
     assert fields[0] == (b"Host", b"a")
     assert (lengths, encodings, last) == ([b"5"], [b"chunked"], True)
     assert fields[-2:] == ((b"empty", b""), (b"o", b"\xe9"))
 
 
-@pytest.mark.parametrize("line", [b"", b"x", b": y", b"x : y", b" x: y", b"x\t: y", b"x: a\nb", b"x: a\rb", b"x: a\0b", b"\xe9: y"])
+@pytest.mark.parametrize(
+    "line", [b"", b"x", b": y", b"x : y", b" x: y", b"x\t: y", b"x: a\nb", b"x: a\rb", b"x: a\0b", b"\xe9: y"]
+)
 def test_a_line_that_is_no_field_is_malformed(line):
     with pytest.raises(Malformed):
         read_fields([line])

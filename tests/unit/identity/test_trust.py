@@ -159,8 +159,9 @@ def test_the_window_is_that_of_the_shortest_lived() -> None:
     assert TRUST.verify(GOOD, NOW) == (NOW - 60, NOW + 86_400)
 
 
-@pytest.mark.parametrize("at", [NOW - 120, NOW + 86_500, NOW + 3 * 365 * 86_400])
-def test_there_is_no_way_up_outside_of_the_window(at: float) -> None:
+@pytest.mark.parametrize("offset_s", [-120, 86_500, 3 * 365 * 86_400])
+def test_there_is_no_way_up_outside_of_the_window(offset_s: float) -> None:
+    at = NOW + offset_s
     assert reason_of(TRUST.verify(GOOD, at)) == "certificate_malformed"
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 1
-SCHEMA = """
+_RECORDS = """
 CREATE TABLE devices (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL, department TEXT NOT NULL, status TEXT NOT NULL,
     created_at REAL NOT NULL, enrolled_at REAL, revoked_at REAL, revoked_why TEXT NOT NULL, posture TEXT NOT NULL
@@ -30,6 +29,16 @@ CREATE INDEX certificates_by_expiry ON certificates (not_after);
 CREATE INDEX sessions_by_expiry ON sessions (expires_at);
 CREATE INDEX used_by_expiry ON used (expires_at);
 """
+# A rowid is never given twice, so a version stands for one write of one document, even when others came and went.
+_DOCUMENTS = """
+CREATE TABLE documents (
+    version INTEGER PRIMARY KEY AUTOINCREMENT, collection TEXT NOT NULL, key TEXT NOT NULL, kin TEXT NOT NULL,
+    first_version INTEGER, expires_at REAL NOT NULL, sealed BLOB NOT NULL, UNIQUE (collection, key)
+);
+CREATE INDEX documents_by_kin ON documents (collection, kin) WHERE kin <> '';
+CREATE INDEX documents_by_expiry ON documents (expires_at);
+"""
+SCHEMAS = (_RECORDS, _DOCUMENTS)  # in the order in which they came; what a file may have already is never changed
 DEVICE = "id, name, owner, department, status, created_at, enrolled_at, revoked_at, revoked_why, posture"
 SESSION = "id, issuer, subject, identity, device_id, created_at, last_seen_at, expires_at, revoked_at, revoked_why"
 GET_DEVICE = f"SELECT {DEVICE} FROM devices WHERE id = ?"  # noqa: S608  (constants only)
@@ -59,4 +68,19 @@ REVOKED_CERTIFICATES = """
 SELECT c.serial, c.device_id, c.not_before, c.not_after, d.revoked_at
 FROM certificates c JOIN devices d ON d.id = c.device_id
 WHERE d.status = 'revoked' AND c.not_after > ? ORDER BY c.serial
+"""
+GET_DOCUMENT = "SELECT version, expires_at, sealed FROM documents WHERE collection = ? AND key = ? AND expires_at > ?"
+LIST_DOCUMENTS = """
+SELECT key, version, expires_at, sealed FROM documents WHERE collection = ? AND kin = ? AND kin <> '' AND expires_at > ?
+ORDER BY coalesce(first_version, version)
+"""
+FIND_DOCUMENT = """
+SELECT version, coalesce(first_version, version) FROM documents WHERE collection = ? AND key = ? AND expires_at > ?
+"""
+PUT_DOCUMENT = """
+INSERT OR REPLACE INTO documents (collection, key, kin, first_version, expires_at, sealed) VALUES (?, ?, ?, ?, ?, ?)
+"""
+TAKE_DOCUMENT = "DELETE FROM documents WHERE collection = ? AND key = ? RETURNING version, expires_at, sealed"
+PRUNE_DOCUMENTS = """
+DELETE FROM documents WHERE version IN (SELECT version FROM documents WHERE expires_at <= ? LIMIT 32)
 """

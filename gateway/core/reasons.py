@@ -125,6 +125,25 @@ REASONS: dict[str, Reason] = _table(
         "This was not sent from the gateway's own page.",
         "Open the page again and use its buttons.",
     ),
+    # second factors
+    ("factor_ok", 200, "The second factor was proven.", ""),
+    ("factor_invalid", 403, "The second factor was not accepted.", "Try again with the present code or key."),
+    ("factor_replayed", 403, "This code or key answer was used before.", "Wait for the next code, then try again."),
+    ("factor_locked", 429, "There were too many attempts in a short time.", "Wait a few minutes, then try again."),
+    ("factor_unknown", 403, "You have no second factor of this kind.", "Set one up, or choose another."),
+    (
+        "factor_expired",
+        403,
+        "This question was answered before, or too long ago.",
+        "Ask for a new one and answer that.",
+    ),
+    (
+        "factor_proof_missing",
+        403,
+        "Changing your second factors needs a fresh proof of one you have.",
+        "Confirm one of your second factors first.",
+    ),
+    ("factor_limit", 403, "You have as many second factors as one person may have.", "Remove one that you do not use."),
     # assess, decide, settle
     ("risk_unavailable", 403, "The risk of this request could not be judged.", _RETRY),
     ("policy_undefined", 403, "The policy gave no answer.", _OPERATOR),

@@ -14,6 +14,7 @@ APP_CLIENT = "243864426485212395"
 SECOND_CLIENT = "243864381169886443"
 API_CLIENT = "243864426485299001"
 MACHINE_CLIENT = "tour-machine"
+PASSWORD = "Password1!"  # noqa: S105  (everybody's, on loopback alone)
 
 
 @dataclass(frozen=True, slots=True)

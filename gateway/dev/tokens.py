@@ -54,12 +54,15 @@ class Key:
 
 @dataclass(slots=True)
 class LoginSession:
-    """A person's login; its end makes every token of it inactive."""
+    """A person's login at a client; its end makes every token of it inactive. `auth_time` None: nobody knows."""
 
     person: Person
     id: str
     sid: str
-    auth_time: int
+    auth_time: int | None
+    amr: tuple[str, ...] = ()
+    client: str = APP_CLIENT
+    scope: str = SCOPE
     ended: bool = False
 
 
@@ -82,6 +85,10 @@ class TokenOffice:
         self._clock = clock
         self._sessions: dict[str, LoginSession] = {}
         self._issued: dict[str, Issued] = {}
+        # Zitadel: tokens carry every client of the project.
+        self.clients = {APP_CLIENT: PROJECT, SECOND_CLIENT: PROJECT}
+        # Zitadel: introspection is inactive for somebody locked, deactivated or removed; a JWT still verifies.
+        self.barred: set[str] = set()
 
     # ---- issuing ----
 
@@ -106,6 +113,33 @@ class TokenOffice:
         self._issued[token] = Issued(self.session(user), claims)
         return token
 
+    def issue(self, session: LoginSession, *, opaque: bool, life_s: float) -> tuple[str, str]:
+        """An access token of this session and the name that `withdraw` knows it by."""
+        claims = self._claims_of(session)
+        claims["exp"] = claims["iat"] + int(life_s)
+        token = secrets.token_urlsafe(48) if opaque else self.keys[0].sign(claims)
+        name = token if opaque else str(claims["jti"])
+        self._issued[name] = Issued(session, claims)
+        return token, name
+
+    def withdraw(self, name: str) -> None:
+        """One access token is no longer active."""
+        self._issued.pop(name, None)
+
+    def issued(self, token: str) -> tuple[str, Issued] | None:
+        """What this access token is, and the name it is known by; None unless it is active."""
+        name = token if token in self._issued else str(self._own_claims(token).get("jti"))
+        found = self._issued.get(name)
+        if found is None or found.session.ended or found.session.person.subject in self.barred:
+            return None
+        return (name, found) if found.claims.get("exp", 0) > self._clock() else None
+
+    def audience(self, client: str) -> list[str]:
+        """Zitadel: aud is an array of every client id of the project, and the project id."""
+        project = self.clients.get(client, PROJECT)
+        others = [name for name, owner in self.clients.items() if owner == project and name != client]
+        return [client, *others, project]
+
     def id_token(self, user: str) -> str:
         """An id token."""
         session, now = self.session(user), int(self._clock())
@@ -113,12 +147,12 @@ class TokenOffice:
             {
                 "iss": self.issuer,
                 "sub": session.person.subject,
-                "aud": [APP_CLIENT, SECOND_CLIENT, PROJECT],
+                "aud": self.audience(session.client),
                 "exp": now + LIFE_S,
                 "iat": now,
                 "auth_time": session.auth_time,
                 "nonce": secrets.token_urlsafe(16),
-                "amr": list(session.person.amr),
+                "amr": list(session.amr),
                 "azp": APP_CLIENT,
                 "client_id": APP_CLIENT,
                 "at_hash": secrets.token_urlsafe(16),
@@ -163,7 +197,8 @@ class TokenOffice:
         """The person's running session, a new one if need be. Raises KeyError for somebody unknown."""
         session = self._sessions.get(user)
         if session is None or session.ended:
-            session = LoginSession(self.people[user], f"V2_{snowflake()}", snowflake(), int(self._clock()))
+            person, now = self.people[user], int(self._clock())
+            session = LoginSession(person, f"V2_{snowflake()}", snowflake(), now if person.amr else None, person.amr)
             self._sessions[user] = session
         return session
 
@@ -185,18 +220,17 @@ class TokenOffice:
     def introspect(self, token: str, client: str) -> dict[str, Any]:
         """What an introspecting client is told."""
         inactive = {"active": False}
-        issued = self._issued.get(token)
-        if issued is None and token.count(".") == 2:  # noqa: PLR2004  (a JWT has two dots)
-            issued = self._issued.get(str(self._own_claims(token).get("jti")))
-        if issued is None or issued.session.ended or issued.claims.get("exp", 0) <= self._clock():
+        known = self.issued(token)
+        if known is None:
             return inactive
+        issued = known[1]
         # Zitadel: a token is inactive for a client whose own id and project are not in aud.
         if not {client, PROJECT} & set(issued.claims.get("aud", ())):
             return inactive
         person = issued.session.person
         answer = {
             "active": True,
-            "scope": SCOPE,
+            "scope": issued.session.scope,
             "token_type": "Bearer",
             "username": person.user,
             "name": person.name,
@@ -205,9 +239,11 @@ class TokenOffice:
             "email_verified": True,
             **issued.claims,
         }
-        if person.amr:
-            # Zitadel: a login through an external provider, or a machine, has neither.
-            answer |= {"auth_time": issued.session.auth_time, "amr": list(person.amr)}
+        # Zitadel: a login through an external provider, or a machine, has neither.
+        if issued.session.amr:
+            answer["amr"] = list(issued.session.amr)
+        if issued.session.auth_time is not None:
+            answer["auth_time"] = issued.session.auth_time
         # Zitadel: only the roles of the introspecting client's own project are told.
         answer.pop(_ROLES.format(OTHER_PROJECT), None)
         return answer
@@ -223,16 +259,18 @@ class TokenOffice:
         return {}
 
     def _claims(self, user: str) -> dict[str, Any]:
-        session, now = self.session(user), int(self._clock())
-        person = session.person
+        return self._claims_of(self.session(user))
+
+    def _claims_of(self, session: LoginSession) -> dict[str, Any]:
+        person, now = session.person, int(self._clock())
         claims: dict[str, Any] = {
             "iss": self.issuer,
             "sub": person.subject,
-            "aud": [APP_CLIENT, SECOND_CLIENT, PROJECT],
+            "aud": self.audience(session.client),
             "exp": now + LIFE_S,
             "iat": now,
             "nbf": now,
-            "client_id": APP_CLIENT,
+            "client_id": session.client,
             "jti": f"{session.id}-at_{snowflake()}",
             "urn:zitadel:iam:user:resourceowner:id": person.org,
             "urn:zitadel:iam:user:resourceowner:name": "Acme",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Commands = layer.CommandGenerator[Any]
 LOCAL_BODY_BYTES = 1 << 16
 ENFORCED_BODY_BYTES = 8 << 20
+MESSAGE_BYTES = 16 << 20
 _FROM_CLIENT = frozenset(
     {
         http_events.RequestHeaders,
@@ -273,16 +274,21 @@ class Stream(mitm.HttpStream):
         yield from super().flow_done()
 
     def passthrough(self, event: events.Event) -> Commands:
-        """A WebSocket's frames; taken away access closes it with 1008, policy violation (RFC 6455 section 7.4.1)."""
+        """A WebSocket's frames; taken away access ends it with 1008, a huge message with 1009 (RFC 6455 section 7.4)."""
+        child = self.child_layer
+        code, reason = 1008, getattr(event, "reason", "")
         if not isinstance(event, Interrupt):
             yield from super().passthrough(event)
-            return
+            sides = (child.client_ws, child.server_ws) if isinstance(child, WebsocketLayer) else ()
+            if all(sum(map(len, side.frame_buf)) <= MESSAGE_BYTES for side in sides):
+                return
+            code, reason = 1009, "message too big"
         self.edge.closed(self.exchange)
-        if isinstance(self.child_layer, WebsocketLayer):
-            goodbye = CloseConnection(code=1008, reason=event.reason)
+        if isinstance(child, WebsocketLayer):
+            goodbye = CloseConnection(code=code, reason=reason)
             for side, wrap, connection in (
-                (self.child_layer.client_ws, http_events.ResponseData, self.context.client),
-                (self.child_layer.server_ws, http_events.RequestData, self.context.server),
+                (child.client_ws, http_events.ResponseData, self.context.client),
+                (child.server_ws, http_events.RequestData, self.context.server),
             ):
                 if side.state is WebSocketState.OPEN:
                     yield mitm.SendHttp(wrap(self.stream_id, side.send(goodbye)), connection)

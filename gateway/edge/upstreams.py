@@ -45,6 +45,7 @@ class Upstream:
         self._turn = 0
         self._down_until: dict[Address, float] = {}
         self._idle: collections.deque[tuple[float, UpstreamLeg]] = collections.deque()
+        self._closed = False
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.settings.ca)
@@ -133,6 +134,9 @@ class Upstream:
 
     def give(self, leg: UpstreamLeg) -> None:
         """Keep a clean idle connection for somebody else."""
+        if self._closed:
+            leg.abort()
+            return
         if len(self._idle) >= _POOL_SIZE:
             self._idle.popleft()[1].abort()
         self._idle.append((time.monotonic(), leg))
@@ -144,7 +148,8 @@ class Upstream:
             self._idle.popleft()[1].abort()
 
     def close(self) -> None:
-        """Close every idle connection."""
+        """Close every idle connection, now and later."""
+        self._closed = True
         while self._idle:
             self._idle.popleft()[1].abort()
 
@@ -165,6 +170,8 @@ class Upstream:
             if facts.content_length is None and not end_stream:
                 fields.append((b"transfer-encoding", b"chunked"))
             if facts.protocol == "websocket":
+                # No extension is agreed to: a compressed frame may be a thousand times its size.
+                fields = [field for field in fields if field[0] != b"sec-websocket-extensions"]
                 fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
         return messages.request(
             facts.method.encode("ascii"),

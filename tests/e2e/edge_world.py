@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import socket
 import threading
 import time
@@ -41,7 +41,7 @@ from gateway.pipeline import Pipeline
 HOST = "a.localhost"
 OTHER_HOST = "b.localhost"
 WILD_HOST = "x.wild.localhost"
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
 # ---- certificates ----
@@ -65,7 +65,7 @@ def make_pair(folder: Path, name: str, names: Iterable[str] = (), signer: Pair |
         return Pair(x509.load_pem_x509_certificate(cert_file.read_bytes()), known, cert_file, key_file)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -338,7 +338,9 @@ class World:
             upstreams={name: Upstream(name, item) for name, item in settings.items()},
             endpoints=endpoints.build(nothing),
             config=SimpleNamespace(limits=bounds, listen=SimpleNamespace(drain_s=2.0)),
-            gateway=SimpleNamespace(zero_log_upstreams=frozenset()),
+            gateway=SimpleNamespace(
+                zero_log_upstreams=frozenset(route.upstream for route in made.routes.routes if route.zero_log)
+            ),
         )
         edge = WatchedEdge(generation, counts)
         server = await self.loop.create_server(lambda: ClientConnection(edge), "127.0.0.1", 0)

@@ -24,7 +24,8 @@ async def echo(talk: H2Talk, stream: int, seen: Seen) -> None:
     sent = 0
     while True:
         async with talk.changed:
-            await talk.changed.wait_for(lambda: len(seen.body) > sent or seen.ended)
+            while len(seen.body) <= sent and not seen.ended:
+                await talk.changed.wait()
         piece = seen.body[sent:]
         sent += len(piece)
         await talk.data(stream, piece)

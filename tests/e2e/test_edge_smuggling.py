@@ -24,7 +24,7 @@ FRAMING = [
     POST + "Content-Length: 5 \x0b\r\n\r\nhello",
     POST + "Content-Length: 5 5\r\n\r\nhello",
     POST + "Content-Length: \r\n\r\nhello",
-    POST + "Content-Length: ٥\r\n\r\nhello".encode().decode("latin-1"),
+    POST + "Content-Length: \u0665\r\n\r\nhello".encode().decode("latin-1"),
     POST + "Content-Length: 99999999999999999999999\r\n\r\nhello",
     # other codings, and chunked in other spellings
     POST + "Transfer-Encoding: identity\r\n\r\n",

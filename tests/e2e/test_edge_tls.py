@@ -1,4 +1,4 @@
-"""Where TLS ends: versions, certificates on both sides, ALPN, server names, goodbyes, and no way back to an old session."""
+"""Where TLS ends: versions, certificates on both sides, ALPN, server names, goodbyes, and no resumption."""
 
 from __future__ import annotations
 

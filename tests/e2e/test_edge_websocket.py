@@ -149,6 +149,26 @@ def test_a_large_message_comes_back(running, open_socket, compression):
     assert socket.echoed(message) == message
 
 
+@pytest.mark.parametrize("pieces", [1, 100])
+def test_a_message_without_measure_is_cut_before_it_fills_memory(running, open_socket, echo, pieces):
+    socket = open_socket(running)
+    message = "x" * (20 << 20)
+    size = len(message) // pieces
+    with pytest.raises(websockets.exceptions.ConnectionClosed) as ended:
+        socket.send([message[at : at + size] for at in range(0, len(message), size)])
+        socket.recv()
+    assert ended.value.rcvd is None or ended.value.rcvd.code == 1009
+    running.until(lambda: echo.closed)
+    assert echo.closed == (1009, "message too big")
+    assert echo.pieces == []
+
+
+def test_no_extension_is_agreed_to(running, open_socket, echo):
+    socket = open_socket(running, compression="deflate")
+    assert socket.echoed("x") == "x"
+    assert "sec-websocket-extensions" not in {name.lower() for name, _ in echo.headers}
+
+
 def test_fragments_are_kept(running, open_socket, echo):
     socket = open_socket(running)
     socket.send(["one", "two", "three"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters import sqlite as adapter
+from gateway.adapters import sqlite_file as adapter
 from gateway.adapters.sqlite import SqliteStore
 from gateway.core.ports import DeviceRecord, StoreDown
 
@@ -91,7 +91,7 @@ async def test_every_write_acknowledged_before_kill_nine_is_there(tmp_path: Path
         assert await store.session(name) is not None, name
         assert await store.first_use(name, 2.0, 9e9) is False, name
         assert secrets[name] == name.encode()
-    assert store._one("PRAGMA integrity_check", ()) == ("ok",)
+    assert store.one("PRAGMA integrity_check") == ("ok",)
     await store.close()
 
 

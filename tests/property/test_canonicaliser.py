@@ -1,4 +1,4 @@
-"""The canonicaliser: whatever comes in, it answers facts or a documented refusal, and its answer is its own fixed point."""
+"""The canonicaliser: it answers facts or a documented refusal, and its answer is its own fixed point."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ VALUES = [
     b"application/grpc", b"13", b"authorization", b"10.0.0.1, 9.9.9.9", b"text/html",
 ]  # fmt: skip
 PIECES = [
-    b"/", b"/", b"a", b"b", b".", b"..", b"%2e", b"%2E", b"%2f", b"%5c", b"%25", b"%252e", b"%32", b"%65", b"%c3%a9", b"%C0",
-    b"%ef%bc%8e", b";", b"//", b"%00", b"%20", b"~", b"%7e", b"%", b"?", b"&", b"=", b"#", b"\\", b"x=1", b"+", b"*", b" ",
+    b"/", b"/", b"a", b"b", b".", b"..", b"%2e", b"%2E", b"%2f", b"%5c", b"%25", b"%252e", b"%32", b"%65",
+    b"%c3%a9", b"%C0",
+    b"%ef%bc%8e", b";", b"//", b"%00", b"%20", b"~", b"%7e", b"%",
+    b"?", b"&", b"=", b"#", b"\\", b"x=1", b"+", b"*", b" ",
 ]  # fmt: skip
 
 names = st.sampled_from(NAMES) | st.binary(max_size=12)

@@ -54,17 +54,17 @@ class StoreConformance:
     # ---- enrolment tokens ----
 
     async def test_a_token_is_taken_once(self, store: Store, other: Store) -> None:
-        await store.add_enrolment("aa", "d1", NOW + 60)
+        await store.add_enrolment("aa", "d1", NOW + 6_000)
         assert await other.take_enrolment("aa", NOW) == "d1"
         assert await store.take_enrolment("aa", NOW) is None
 
     async def test_an_unknown_or_expired_token_is_none(self, store: Store) -> None:
-        await store.add_enrolment("aa", "d1", NOW + 60)
+        await store.add_enrolment("aa", "d1", NOW + 6_000)
         assert await store.take_enrolment("bb", NOW) is None
-        assert await store.take_enrolment("aa", NOW + 60) is None
+        assert await store.take_enrolment("aa", NOW + 6_000) is None
 
     async def test_of_many_takers_one_wins(self, store: Store, other: Store) -> None:
-        await store.add_enrolment("aa", "d1", NOW + 60)
+        await store.add_enrolment("aa", "d1", NOW + 6_000)
         taken = await asyncio.gather(*(handle.take_enrolment("aa", NOW) for handle in (store, other) * 10))
         assert sorted(map(str, taken)) == ["None"] * 19 + ["d1"]
 
@@ -73,15 +73,15 @@ class StoreConformance:
     async def test_only_unexpired_certificates_of_revoked_devices_are_listed(self, store: Store) -> None:
         await store.put_device(DEVICE)
         await store.put_device(replace(DEVICE, id="d2"))
-        good = IssuedCertificate("0a", "d1", NOW, NOW + 600)
-        short = IssuedCertificate("0b", "d1", NOW, NOW + 60)
+        good = IssuedCertificate("0a", "d1", NOW, NOW + 9_000)
+        short = IssuedCertificate("0b", "d1", NOW, NOW + 6_000)
         await store.add_certificate(good)
         await store.add_certificate(short)
-        await store.add_certificate(IssuedCertificate("0c", "d2", NOW, NOW + 600))
+        await store.add_certificate(IssuedCertificate("0c", "d2", NOW, NOW + 9_000))
         assert await store.revoked_certificates(NOW) == []
         await store.put_device(DEVICE.revoke(NOW + 5, "stolen"))
         assert await store.revoked_certificates(NOW + 10) == [(good, NOW + 5), (short, NOW + 5)]
-        assert await store.revoked_certificates(NOW + 60) == [(good, NOW + 5)]
+        assert await store.revoked_certificates(NOW + 6_000) == [(good, NOW + 5)]
 
     # ---- sessions ----
 
@@ -129,13 +129,13 @@ class StoreConformance:
     # ---- things used once ----
 
     async def test_a_key_is_used_once_until_it_expires(self, store: Store, other: Store) -> None:
-        assert await store.first_use("jti", NOW, NOW + 60) is True
-        assert await other.first_use("jti", NOW + 59, NOW + 600) is False
-        assert await other.first_use("jti", NOW + 60, NOW + 120) is True
-        assert await store.first_use("jti", NOW + 61, NOW + 120) is False
+        assert await store.first_use("jti", NOW, NOW + 6_000) is True
+        assert await other.first_use("jti", NOW + 5_999, NOW + 60_000) is False
+        assert await other.first_use("jti", NOW + 6_000, NOW + 12_000) is True
+        assert await store.first_use("jti", NOW + 6_001, NOW + 12_000) is False
 
     async def test_of_many_users_one_is_first(self, store: Store, other: Store) -> None:
-        firsts = await asyncio.gather(*(handle.first_use("k", NOW, NOW + 60) for handle in (store, other) * 10))
+        firsts = await asyncio.gather(*(handle.first_use("k", NOW, NOW + 6_000) for handle in (store, other) * 10))
         assert firsts.count(True) == 1
 
     # ---- secrets ----

@@ -80,7 +80,7 @@ async def test_a_secret_does_not_open_with_another_master_key(store: SqliteStore
 
 async def test_a_secret_moved_to_another_name_does_not_open(store: SqliteStore) -> None:
     await store.put_secret("p", "n", NOW, b"value")
-    await store._write(lambda db: db.execute("UPDATE secrets SET name = 'm'").rowcount)
+    await store.write(lambda db: db.execute("UPDATE secrets SET name = 'm'").rowcount)
     with pytest.raises(StoreDown):
         await store.secrets("p")
 
@@ -117,7 +117,7 @@ async def test_expired_rows_are_pruned_when_others_are_written(tmp_path: Path) -
     await store.put_session(replace(SESSION, id="b_2"))
     await store.first_use("l", NOW + 2, NOW + 9)
     counts = [
-        store._one(f"SELECT count(*) FROM {table}", ())[0]  # noqa: S608  (constants only)
+        store.one(f"SELECT count(*) FROM {table}")[0]  # noqa: S608  (constants only)
         for table in ("enrolments", "certificates", "sessions", "used")
     ]
     assert counts == [1, 1, 2, 1]

@@ -121,10 +121,11 @@ class Wire:
 
     def end(self, server: int = -1, error: str | None = None) -> None:
         """The upstream closes."""
-        self.servers[server].error = error
-        self.servers[server].state = ConnectionState.CLOSED
-        self.feed(events.ConnectionClosed(self.servers[server]))
-        self.http.forget(self.servers[server])
+        ended = self.servers[server]
+        ended.error = error
+        ended.state = ConnectionState.CLOSED
+        self.feed(events.ConnectionClosed(ended))
+        self.http.forget(ended)
 
     def let_go(self) -> None:
         """The verdict that was held back comes."""

@@ -28,7 +28,8 @@ def test_a_body_that_has_not_ended_is_not_complete():
 
 @pytest.mark.parametrize(
     "data",
-    [b"\n", b"\r\n", b"0x1\r\n", b"g", b" 1", b"1 ", b"+1", b"-1", b"1;x\r\n", b"1,", b"1\n", b"1\rX", b"12345678901234567",
+    [b"\n", b"\r\n", b"0x1\r\n", b"g", b" 1", b"1 ", b"+1", b"-1", b"1;x\r\n", b"1,", b"1\n", b"1\rX",
+     b"12345678901234567",
      b"1\r\naXX", b"1\r\na\n", b"1\r\nab\r\n", b"0\r\n x: y\r\n", b"0\r\nx\r\n", b"0\r\nx: a\nb\r\n", b"0\r\nx : y\r\n",
      b"0\r\nx: " + b"y" * 9000, b"0\r\n" + b"x: y\r\n" * 3000],
 )  # fmt: skip
@@ -79,7 +80,8 @@ def test_a_body_has_one_size():
 
 @pytest.mark.parametrize(
     ("lengths", "encodings"),
-    [([b"1", b"1"], []), ([b"1"], [b"chunked"]), ([], [b"gzip"]), ([], [b"chunked", b"chunked"]), ([b"01"], []), ([b""], []),
+    [([b"1", b"1"], []), ([b"1"], [b"chunked"]), ([], [b"gzip"]), ([], [b"chunked", b"chunked"]),
+     ([b"01"], []), ([b""], []),
      ([b"-1"], []), ([b"1" * 20], []), ([], [b""]), ([b"1,1"], []), ([b"0x1"], [])],
 )  # fmt: skip
 def test_a_body_of_two_sizes_is_malformed(lengths, encodings):

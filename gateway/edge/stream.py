@@ -274,7 +274,7 @@ class Stream(mitm.HttpStream):
         yield from super().flow_done()
 
     def passthrough(self, event: events.Event) -> Commands:
-        """A WebSocket's frames; taken away access ends it with 1008, a huge message with 1009 (RFC 6455 section 7.4)."""
+        """A WebSocket's frames; 1008 ends it when access is taken away, 1009 when a message is huge (RFC 6455, 7.4)."""
         child = self.child_layer
         code, reason = 1008, getattr(event, "reason", "")
         if not isinstance(event, Interrupt):

@@ -10,16 +10,19 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
-from gateway.core.decision import NO_SIGNAL, Decision, RiskReport
+from gateway.core.cookies import sets_ours, without_ours
+from gateway.core.decision import NO_SIGNAL, Decision, RiskReport, StepUp
 from gateway.core.headers import is_field, is_framing
 from gateway.core.ports import (
     DeviceVerifier,
     IdentityReader,
+    Network,
+    Networks,
     Recorder,
     RiskAssessor,
     SessionBinder,
@@ -29,13 +32,14 @@ from gateway.core.reasons import Refusal, reason
 from gateway.core.request import HOP_BY_HOP, IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits, admit, is_ours
 from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
+from gateway.identity.handover import Redirect
 from gateway.obligations import NO_PLAN, ObligationFailed, Obligations, Plan
 from gateway.oversight.audit import decision_event
 from gateway.policy.engine import Decider, build_document
-from gateway.replies import Reply, deny
+from gateway.replies import Reply, deny, redirect
 
 _LIMITS = RequestLimits()
-_UNAUTHENTICATED = 401
+_UNAUTHENTICATED, _FOUND = 401, 302
 # A port that hangs, and one that raises, by stage; every other one is a gateway_error.
 _LATE = {"identify": "issuer_unavailable", "assess": "risk_unavailable", "decide": "policy_timeout"}
 _RAISED = {"assess": "risk_unavailable", "decide": "policy_error"}
@@ -45,6 +49,9 @@ _NUMBERS = itertools.count(1)
 _LOCAL = ("/.gateway/", "/.well-known/oauth-protected-resource")
 # Alt-Svc would send clients past the gateway.
 _DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc"}
+# A page that is refused for one of these is sent to sign in.
+_SIGN_IN = frozenset({"login_required", "session_expired", "session_revoked"})
+_NOWHERE = Network()
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
@@ -57,6 +64,27 @@ class Forward:
     route: Route
     headers: Sequence[tuple[str, str]]
     plan: Plan
+    device: Device | None = None
+    identity: Identity | None = None
+    session: Session | None = None
+    cookies: tuple[str, ...] = ()  # Set-Cookie values of ours for the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A person has something to do before this request can go on; with its body (if small) to `Pipeline.ask`.
+
+    `step_up` is what has to be proven, None for a sign-in; `fresh`: a new one, though a session is there. `reply` is
+    the answer where the request cannot wait.
+    """
+
+    decision_id: str
+    facts: RequestFacts
+    route: Route
+    reasons: tuple[str, ...]
+    reply: Reply
+    step_up: StepUp | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +95,7 @@ class Local:
     device: Device | None
 
 
-type Verdict = Forward | Local | Reply
+type Verdict = Forward | Local | Ask | Reply
 
 
 class Signer(Protocol):
@@ -84,6 +112,20 @@ class Signer(Protocol):
         path: str,
     ) -> str:
         """A compact JWT. Raises when no key is there."""
+
+
+class Desk(Protocol):
+    """Where people are sent to do something first; the request waits meanwhile. Raises StoreDown."""
+
+    async def hold(
+        self, facts: RequestFacts, route: Route, body: bytes | None, *, fresh: bool = False
+    ) -> Redirect | Refusal:
+        """Where to sign in; `body` None is one that is not there as a whole."""
+
+    async def step_up(
+        self, facts: RequestFacts, route: Route, body: bytes | None, demand: StepUp, reasons: Sequence[str]
+    ) -> Redirect | Refusal:
+        """Where to prove more."""
 
 
 class Guard(Protocol):
@@ -121,6 +163,7 @@ class _Case:
     device: Device | None = None
     identity: Identity | None = None
     session: Session | None = None
+    network: Network = _NOWHERE
     risk: RiskReport = NO_SIGNAL
     decision: Decision | None = None
     late: bool = False
@@ -146,14 +189,16 @@ class Pipeline:
     devices: DeviceVerifier
     readers: Sequence[IdentityReader]
     binder: SessionBinder
+    networks: Networks
     assessor: RiskAssessor
     decider: Decider
     obligations: Obligations
     signer: Signer
     recorder: Recorder
     counter: Counter
-    challenge: Callable[[Sequence[str], RequestFacts], str | None]
+    challenge: Callable[[Sequence[str], RequestFacts, StepUp | None], str | None]
     staff_hosts: frozenset[str]
+    desk: Desk | None = None
     edge: str = "mitm"
     phases: frozenset[str] = frozenset({"request", "response", "body"})
     limits: RequestLimits = _LIMITS
@@ -182,6 +227,32 @@ class Pipeline:
             return self._safely(case, Refusal(code, f"{type(error).__name__} in {case.stage}"))
         finally:
             alarm.cancel()
+
+    async def ask(self, ask: Ask, body: bytes | None) -> Reply:
+        """Send a person to do what `ask` says, while the request waits; its own reply where it cannot. Never raises."""
+        return ask.reply if self.desk is None else await self.own(self._send_away(self.desk, ask, body), ask.facts)
+
+    async def own(self, work: Awaitable[Reply], facts: RequestFacts) -> Reply:
+        """An answer of the gateway's own; whatever fails on the way to it is a denial. Never raises."""
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await work
+        except StoreDown:
+            return self.refuse(facts, "store_down")
+        except OSError:
+            return self.refuse(facts, "record_unavailable")
+        except Exception:  # noqa: BLE001  (the same law as in `judge`)
+            return self.refuse(facts, "gateway_error")
+
+    async def _send_away(self, desk: Desk, ask: Ask, body: bytes | None) -> Reply:
+        facts, route = ask.facts, ask.route
+        if ask.step_up is None:
+            way = await desk.hold(facts, route, body, fresh=ask.fresh)
+        else:
+            way = await desk.step_up(facts, route, body, ask.step_up, ask.reasons)
+        if isinstance(way, Redirect):
+            return redirect(way.location, ask.reasons[0], ask.decision_id, way.cookies)
+        return ask.reply if way.reason == "login_required" else self.refuse(facts, way.reason, ask.decision_id)
 
     def new_id(self) -> str:
         """A name for one decision: unique, not secret."""
@@ -226,12 +297,15 @@ class Pipeline:
             _expect(session, Session)
             case.session = session
         case.enter("assess")
-        risk = await self.assessor.assess(case.session, identity, device, facts)
+        network = self.networks.look(facts.client_ip)
+        _expect(network, Network)
+        case.network = network
+        risk = await self.assessor.assess(case.session, identity, device, facts, network)
         _expect(risk, RiskReport)
         case.risk = risk
         case.enter("decide")
         decision = await self.decider.decide(
-            build_document(facts, route, device, identity, case.session, case.risk, self.clock())
+            build_document(facts, route, device, identity, case.session, case.risk, network, self.clock())
         )
         if isinstance(decision, Refusal):
             return decision
@@ -252,7 +326,7 @@ class Pipeline:
                 refusal = Refusal("obligation_failed", str(failure))
             if refusal is not None:
                 return refusal
-        return Forward(case.decision_id, facts, route, headers, plan)
+        return Forward(case.decision_id, facts, route, headers, plan, device, identity, case.session)
 
     async def _identify(self, facts: RequestFacts, route: Route) -> Identity | Refusal | None:
         for reader in self.readers:
@@ -267,7 +341,11 @@ class Pipeline:
         drop = {"expect"}
         if identity is not None and not route.keep_bearer:
             drop.add("authorization")
+        cookies = facts.header_values("cookie")
+        if cookies:
+            drop.add("cookie")
         headers = [item for item in facts.headers if item[0] not in drop]
+        headers += [("cookie", text) for text in without_ours(cookies)]
         headers += [
             ("x-forwarded-for", facts.client_ip),
             ("x-forwarded-proto", "https"),
@@ -303,9 +381,13 @@ class Pipeline:
         kept = [
             (name, value)
             for name, value in headers
-            if name not in _DROPPED_FROM_ANSWERS and name not in options and not is_ours(name)
+            if name not in _DROPPED_FROM_ANSWERS
+            and name not in options
+            and not is_ours(name)
+            and not (name == "set-cookie" and sets_ours(value))
         ]
         kept.append(("x-gateway-decision", forward.decision_id))
+        kept += [("set-cookie", value) for value in forward.cookies]
         if forward.plan is not NO_PLAN:
             try:
                 forward.plan.enforce_response(kept)
@@ -349,7 +431,7 @@ class Pipeline:
     def _conclude(self, case: _Case, outcome: Forward | Local | Refusal) -> Verdict:
         """Record what was decided, then say it. A staff decision that cannot be recorded is refused."""
         reasons, effect = self._reasons(case, outcome)
-        verdict: Verdict = outcome if not isinstance(outcome, Refusal) else self._reply(case, reasons)
+        verdict = outcome if not isinstance(outcome, Refusal) else self._answer(case, reasons)
         case.enter("record")
         zero_log = self._zero_log(case)
         if not zero_log and not isinstance(outcome, Local):
@@ -374,10 +456,27 @@ class Pipeline:
             return decision.reasons, decision.effect
         return (outcome.reason,), "login" if outcome.reason == "login_required" else "deny"
 
+    def _answer(self, case: _Case, reasons: tuple[str, ...]) -> Ask | Reply:
+        """A refusal, or what a person can do about it: a program never gets a redirect."""
+        reply = self._reply(case, reasons)
+        facts, route, decision = case.facts, case.route, case.decision
+        if self.desk is None or facts is None or route is None or not facts.wants_page:
+            return reply
+        if facts.header("authorization") is not None:
+            return reply  # whoever brings a token signs in elsewhere
+        effect = decision.effect if decision is not None else ""
+        if effect == "step_up" and case.identity is not None and case.identity.kind == "session":
+            demand = decision.step_up if decision is not None and decision.step_up is not None else StepUp()
+            return Ask(case.decision_id, facts, route, reasons, reply, demand)
+        if effect == "login" or (decision is None and reasons[0] in _SIGN_IN):
+            return Ask(case.decision_id, facts, route, reasons, reply, fresh=case.identity is not None)
+        return reply
+
     def _reply(self, case: _Case, reasons: tuple[str, ...]) -> Reply:
         # A 403 is about the token only when there was one: no token cures a missing device (RFC 6750 section 3.1).
         about_token = reason(reasons[0]).status == _UNAUTHENTICATED or case.decision is not None
-        challenge = self.challenge(reasons, case.facts) if case.facts is not None and about_token else None
+        step_up = case.decision.step_up if case.decision is not None else None
+        challenge = self.challenge(reasons, case.facts, step_up) if case.facts is not None and about_token else None
         return deny(case.facts, reasons, case.decision_id, challenge=challenge)
 
     def _zero_log(self, case: _Case) -> bool:
@@ -396,7 +495,7 @@ class Pipeline:
             effect=effect,
             reasons=reasons,
             detail=outcome.detail if isinstance(outcome, Refusal) else "",
-            status=verdict.status if isinstance(verdict, Reply) else None,
+            status=_FOUND if isinstance(verdict, Ask) else verdict.status if isinstance(verdict, Reply) else None,
             peer=case.peer,
             facts=case.facts,
             route=case.route,

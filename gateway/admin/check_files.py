@@ -50,11 +50,6 @@ def access(config: Config) -> Iterator[Finding]:
         if service.keep_bearer and any(url.startswith("http://") for url in service.backend.urls):
             message = "The caller's token goes to the service in clear text."
             yield Finding((*place, "keep_bearer"), message, "Use https:// upstream.", is_warning=True)
-    for number, issuer in enumerate(config.issuers):
-        for name in ("login", "zitadel"):
-            if getattr(issuer, name) is not None:
-                message = "This is not served yet: people come with access tokens, and ended sessions by introspection."
-                yield Finding(("issuers", number, name), message, "Leave it out until it is.", is_warning=True)
 
 
 def secrets(config: Config) -> Iterator[Finding]:

@@ -138,10 +138,8 @@ class Issuer(Model):
         "urn:zitadel:iam:user:metadata/department", description="Claim (or claim/member) that names the department."
     )
     opaque: bool = Field(False, description="Tokens that are no JWT are introspected here.")
-    zitadel: ZitadelApi | None = Field(
-        None, description="Zitadel's own APIs, for a quick end of sessions (not served yet)."
-    )
-    login: Login | None = Field(None, description="People sign in here (not served yet: only tokens are accepted).")
+    zitadel: ZitadelApi | None = Field(None, description="Zitadel's own APIs, for a quick end of sessions.")
+    login: Login | None = Field(None, description="People sign in here with a browser.")
 
     @property
     def slug(self) -> str:
@@ -295,7 +293,7 @@ class Config(Model):
     services: dict[Name, Service] = Field(min_length=1, description="What is protected.")
     state: Path = Field(Path("state"), description="The folder of the gateway's own state (mode 0700).")
     record: Record = Field(Record(), description="The record of decisions.")
-    sessions: Sessions = Field(Sessions(), description="How long browser sessions live (not served yet).")
+    sessions: Sessions = Field(Sessions(), description="How long browser sessions live.")
     limits: Limits = Field(Limits(), description="Protection of the gateway itself.")
     admin: Admin = Field(Admin(), description="The operator's listener.")
     trusted_proxies: tuple[IpNetwork, ...] = Field((), description="Proxies whose X-Forwarded-For is believed.")

@@ -9,7 +9,17 @@ from typing import Any, Literal
 
 Effect = Literal["allow", "deny", "step_up", "login"]
 EFFECTS: frozenset[str] = frozenset({"allow", "deny", "step_up", "login"})
+# What policy may demand beside a refusal, weakest first. "reverify": every factor anew, at the issuer.
+REACTIONS: tuple[str, ...] = ("reverify", "revoke_session", "revoke_subject", "lock_account")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class StepUp:
+    """What a step-up has to prove: one of these `amr` values (empty: any factor), at most `max_age_s` seconds ago."""
+
+    methods: tuple[str, ...] = ()
+    max_age_s: int = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +35,16 @@ class Decision:
     """A policy's answer after the strict parser: an effect, at least one reason code, obligations.
 
     `cache_s`: seconds for which the same input (its `now` apart) may be answered with this decision again; 0 = never.
+    `step_up` says what has to be proven when the effect is "step_up"; `reactions` (of `REACTIONS`) what else happens
+    when it is not "allow".
     """
 
     effect: Effect
     reasons: tuple[str, ...]
     obligations: tuple[Obligation, ...] = ()
     cache_s: int = 0
+    step_up: StepUp | None = None
+    reactions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

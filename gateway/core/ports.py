@@ -112,11 +112,42 @@ class SessionBinder(Protocol):
         """The session, or `session_revoked` or `binding_mismatch`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the data say of a client address. None and "" are unknown; `accuracy_km` is the radius around the position.
+
+    `country` is ISO 3166-1 alpha-2. `vpn`: the address belongs to the company's own VPN, `company`: to one of its
+    networks. `flaw` says why the data are missing: "" for nothing, "absent" or "broken".
+    """
+
+    country: str | None = None
+    asn: int | None = None
+    organisation: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    accuracy_km: float | None = None
+    vpn: bool = False
+    company: bool = False
+    flaw: str = ""
+
+
+class Networks(Protocol):
+    """Knows where an address is."""
+
+    def look(self, ip: str) -> Network:
+        """What is known of an address, IPv4-mapped IPv6 read as IPv4. Never raises, and costs microseconds."""
+
+
 class RiskAssessor(Protocol):
     """Scores the risk of the moment."""
 
     async def assess(
-        self, session: Session | None, identity: Identity | None, device: Device | None, facts: RequestFacts
+        self,
+        session: Session | None,
+        identity: Identity | None,
+        device: Device | None,
+        facts: RequestFacts,
+        network: Network,
     ) -> RiskReport:
         """The report. Raising means `risk_unavailable`."""
 
@@ -415,7 +446,49 @@ class SessionEnder(Protocol):
         """
 
 
-class Store(DeviceStore, SessionStore, ReplayStore, SecretStore, Protocol):
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that open connections may hang on has changed. `seq` grows by one with every change.
+
+    `kind` is "session" (`key`: the session's id), "device" (its id), "subject" (issuer and subject, see `subject_key`)
+    or "all".
+    """
+
+    seq: int
+    kind: str
+    key: str
+
+
+def subject_key(issuer: str, subject: str) -> str:
+    """One text for an issuer and a subject, that no other two give."""
+    return f"{len(issuer)}|{issuer}|{subject}"
+
+
+class Changes(Protocol):
+    """News for every worker and machine: what changed, in order, with nothing lost unnoticed.
+
+    The store announces what it knows itself, in the same transaction: `revoke_session` ("session", whether the id is
+    known or not) and `put_device` ("device"). Raises StoreDown.
+    """
+
+    async def announce(self, kind: str, key: str) -> None:
+        """Tell every follower that something changed."""
+
+    async def latest(self) -> int:
+        """The number of the last change, 0 before the first."""
+
+    async def changes(self, after: int) -> Sequence[Change] | None:
+        """Every change after number `after`, oldest first.
+
+        None when some of them are forgotten, or when the store has begun anew (its `latest` is less than `after`): the
+        caller then has to take everything as changed. At least the last 10,000 changes and the last hour are kept.
+        """
+
+    async def wait(self, after: int, timeout_s: float) -> None:
+        """Return when there may be changes after number `after`, within tens of milliseconds, or after `timeout_s`."""
+
+
+class Store(DeviceStore, SessionStore, ReplayStore, SecretStore, Changes, Protocol):
     """All of the gateway's state in one place."""
 
     async def ping(self) -> None:

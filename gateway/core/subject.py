@@ -89,12 +89,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One signed-in use of the gateway. `bound_by` names the proofs that tie it to its holder, strongest first."""
+    """One signed-in use of the gateway. `bound_by` names the proofs that tie it to its holder, strongest first.
+
+    Until `elevated_until` the session has what was proven to the gateway at `elevated_at`: the values `elevated_amr`.
+    """
 
     id: str
     created_at: float
     bound_by: tuple[str, ...] = ()
     elevated_until: float | None = None
+    elevated_at: float | None = None
+    elevated_amr: tuple[str, ...] = ()
 
     def document(self, now: float) -> dict[str, Any]:
         """The session as policy sees it at `now`."""
@@ -103,4 +108,6 @@ class Session:
             "age_s": max(0, int(now - self.created_at)),
             "bound_by": list(self.bound_by),
             "elevated_until": self.elevated_until,
+            "elevated_at": self.elevated_at,
+            "elevated_amr": list(self.elevated_amr),
         }

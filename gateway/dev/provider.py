@@ -11,29 +11,28 @@ import asyncio
 import json
 import secrets
 import socket
+import ssl
 import sys
 import threading
 import time
-from base64 import b64decode
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-from urllib.parse import parse_qsl, unquote_plus
+from pathlib import Path
 
-import jwt
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.dev.people import API_CLIENT, APP_CLIENT, MACHINE_CLIENT, OTHER_PROJECT, PROJECT
 from gateway.dev.tokens import LIFE_S, Key, TokenOffice
+from gateway.dev.zitadel.clients import BAD_CLIENT, basic, read_form
+from gateway.dev.zitadel.instance import HostGuard, Instance
 
-_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _FAULTS = frozenset({"empty", "500", "garbage", "slow", "401", "issuer", "huge", "redirect"})
-_BAD_CLIENT = {"error": "invalid_client", "error_description": "client authentication failed"}
 
 type _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -45,7 +44,7 @@ class DevProvider(TokenOffice):
     """
 
     def __init__(self, issuer_url: str, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(issuer_url, clock)
+        super().__init__(issuer_url, lambda: clock() + self.instance.switches.skew_s)
         self.project, self.app_client = PROJECT, APP_CLIENT
         self.api_client, self.api_secret = API_CLIENT, secrets.token_urlsafe(24) + "/+ %"
         self.machine_client, self.machine_secret = MACHINE_CLIENT, secrets.token_urlsafe(24)
@@ -53,8 +52,12 @@ class DevProvider(TokenOffice):
         self._now = clock
         self._api_key = Key()
         self._faults: dict[str, str] = {}
-        self._assertions: set[str] = set()
+        self.instance = Instance(self, self._clock)
+        self.app_secret = self.instance.apps.by_client[APP_CLIENT].secret
+        api = self.instance.apps.register(API_CLIENT, "Gateway introspection", "apiConfiguration", {})
+        api.secret, api.key = self.api_secret, self._api_key
         self.app = Starlette(
+            middleware=[Middleware(HostGuard, instance=self.instance)],
             routes=[
                 Route("/.well-known/openid-configuration", self._breakable("discovery", self._discovery)),
                 Route("/oauth/v2/keys", self._breakable("keys", self._keys)),
@@ -62,7 +65,8 @@ class DevProvider(TokenOffice):
                 Route("/oauth/v2/introspect", self._breakable("introspect", self._introspect), methods=["POST"]),
                 Route("/dev/client", self._dev_client),
                 Route("/dev/{action}", self._dev, methods=["POST"]),
-            ]
+                *self.instance.routes(self._breakable),
+            ],
         )
 
     @property
@@ -78,7 +82,7 @@ class DevProvider(TokenOffice):
         return json.dumps(document).encode()
 
     def fault(self, endpoint: str, kind: str | None) -> None:
-        """Break "discovery", "keys", "token" or "introspect"; None mends it.
+        """Break "discovery", "keys", "token", "introspect", "revoke", "userinfo" or "end_session"; None mends it.
 
         Kinds: empty, 500, 401, garbage, huge, redirect, issuer (discovery names another one), slow (until mended).
         """
@@ -92,6 +96,12 @@ class DevProvider(TokenOffice):
     def mend(self) -> None:
         """Mend everything."""
         self._faults.clear()
+        self.instance.switches.reset()
+
+    def end_session(self, user: str) -> None:
+        """End every session of the person: those of the token office, and those of the Session API."""
+        super().end_session(user)
+        self.instance.end_sessions(self.people[user].subject)
 
     # ---- endpoints ----
 
@@ -104,7 +114,7 @@ class DevProvider(TokenOffice):
                 case "500":
                     return JSONResponse({"error": "server_error"}, 500)
                 case "401":
-                    return JSONResponse(_BAD_CLIENT, 401)
+                    return JSONResponse(BAD_CLIENT, 401)
                 case "garbage":
                     return Response(b'{"keys": [{"kty"\xff\xfe', media_type="application/json")
                 case "huge":
@@ -138,7 +148,7 @@ class DevProvider(TokenOffice):
                 "scopes_supported": ["openid", "profile", "email", "phone", "address", "offline_access"],
                 "response_types_supported": ["code", "id_token", "id_token token"],
                 "response_modes_supported": ["query", "fragment", "form_post"],
-                "grant_types_supported": ["client_credentials"],
+                "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": [
                     "EdDSA",
@@ -163,11 +173,13 @@ class DevProvider(TokenOffice):
         return JSONResponse({"keys": [key.jwk() for key in self.keys]}, headers=headers)
 
     async def _token(self, request: Request) -> Response:
-        form = await _form(request)
-        pair = _basic(request)
+        form = await read_form(request)
+        if form.get("grant_type") in {"authorization_code", "refresh_token"}:
+            return await self.instance.grants.token(request, form)
+        pair = basic(request)
         known = (self.machine_client, self.machine_secret)
         if pair is None or not secrets.compare_digest("\n".join(pair).encode(), "\n".join(known).encode()):
-            return JSONResponse(_BAD_CLIENT, 401)
+            return JSONResponse(BAD_CLIENT, 401)
         if form.get("grant_type") != "client_credentials":
             return JSONResponse({"error": "unsupported_grant_type"}, 400)
         token = self.access_token(self.machine_client, client_id=self.machine_client)
@@ -175,33 +187,11 @@ class DevProvider(TokenOffice):
         return JSONResponse({"access_token": token, "token_type": "Bearer", "expires_in": LIFE_S}, headers=headers)
 
     async def _introspect(self, request: Request) -> Response:
-        form = await _form(request)
-        if not (self._knows_secret(_basic(request)) or self._knows_assertion(form)):
-            return JSONResponse(_BAD_CLIENT, 401)
-        return JSONResponse(self.introspect(form.get("token", ""), self.api_client))
-
-    def _knows_secret(self, pair: tuple[str, str] | None) -> bool:
-        if pair is None or pair[0] != self.api_client:
-            return False
-        return secrets.compare_digest(pair[1].encode(), self.api_secret.encode())
-
-    def _knows_assertion(self, form: Mapping[str, str]) -> bool:
-        """Zitadel: iss = sub = client id, aud has the issuer, iat at most an hour old and one second ahead."""
-        if form.get("client_assertion_type") != _ASSERTION_TYPE:
-            return False
-        assertion = form.get("client_assertion", "")
-        options: Any = {"require": ["iss", "sub", "aud", "iat", "exp"], "verify_iat": False, "verify_exp": False}
-        try:
-            kid = jwt.get_unverified_header(assertion).get("kid")
-            claims = jwt.decode(
-                assertion, self._api_key.private.public_key(), ["RS256"], audience=self.issuer, options=options
-            )
-        except jwt.PyJWTError:
-            return False
-        now, used = self._now(), claims.get("jti") in self._assertions
-        self._assertions.add(str(claims.get("jti")))
-        in_time = now - 3_600 <= claims["iat"] <= now + 1 and claims["exp"] > now
-        return in_time and not used and kid == self._api_key.kid and claims["iss"] == claims["sub"] == self.api_client
+        form = await read_form(request)
+        client = self.instance.clients.known(request, form)
+        if client is None or client.settings.get("authMethodType") == "OIDC_AUTH_METHOD_TYPE_NONE":
+            return JSONResponse(BAD_CLIENT, 401)
+        return JSONResponse(self.introspect(form.get("token", ""), client.client_id))
 
     # ---- for demos and tests alone ----
 
@@ -213,11 +203,14 @@ class DevProvider(TokenOffice):
             "client_id": self.api_client,
             "secret": self.api_secret,
             "key_file": json.loads(self.api_key_file),
+            "login": {"client_id": APP_CLIENT, "secret": self.app_secret},
+            "owner_token": self.instance.owner_token,
+            "login_token": self.instance.login_token,
         }
         return JSONResponse(document)
 
     async def _dev(self, request: Request) -> Response:
-        """/dev/token {"user","kind"}, /dev/end-session {"user"}, /dev/rotate {}, /dev/fault {"endpoint","kind"}."""
+        """Orders: token, end-session, rotate, fault, and those of the instance."""
         kinds: dict[str, Callable[[str], str]] = {
             "jwt": self.access_token,
             "opaque": self.opaque_token,
@@ -239,25 +232,12 @@ class DevProvider(TokenOffice):
                     self.rotate_keys()
                 case "fault":
                     self.fault(wanted["endpoint"], wanted["kind"])
-                case _:
-                    return JSONResponse({"error": "no such action"}, 404)
+                case action:
+                    answer = self.instance.order(action, wanted)
+                    return JSONResponse(answer or {"error": "no such action"}, 200 if answer else 404)
         except (ValueError, KeyError, TypeError, AttributeError):
             return JSONResponse({"error": "bad request"}, 400)
         return Response(status_code=204)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    return dict(parse_qsl((await request.body()).decode("utf-8", errors="replace"), keep_blank_values=True))
-
-
-def _basic(request: Request) -> tuple[str, str] | None:
-    """The client id and secret of HTTP Basic; both halves are form-urlencoded (RFC 6749 section 2.3.1)."""
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    try:
-        name, mark, secret = b64decode(value, validate=True).decode().partition(":")
-    except ValueError:
-        return None
-    return (unquote_plus(name), unquote_plus(secret)) if scheme.lower() == "basic" and mark else None
 
 
 @contextmanager
@@ -277,14 +257,18 @@ def serving(port: int = 0, clock: Callable[[], float] = time.time) -> Iterator[D
             provider.mend()
             server.should_exit = True
             thread.join()
+            provider.instance.courier.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m gateway.dev.provider", description="A development provider.")
     parser.add_argument("--port", type=int, default=0, help="The port on 127.0.0.1; 0 picks a free one.")
-    port: int = parser.parse_args(arguments).port
-    with serving(port) as provider:
+    parser.add_argument("--ca", type=Path, help="PEM: the CA of those who are told of logouts and events.")
+    wanted = parser.parse_args(arguments)
+    with serving(wanted.port) as provider:
+        if wanted.ca is not None:
+            provider.instance.courier.context = ssl.create_default_context(cafile=wanted.ca)
         sys.stdout.write(f"{provider.issuer}\n")
         sys.stdout.flush()
         try:

@@ -128,7 +128,7 @@ class TokenOffice:
 
     def issued(self, token: str) -> tuple[str, Issued] | None:
         """What this access token is, and the name it is known by; None unless it is active."""
-        name = token if token in self._issued else str(self._own_claims(token).get("jti"))
+        name = token if token in self._issued else str(self.own(token).get("jti"))
         found = self._issued.get(name)
         if found is None or found.session.ended or found.session.person.subject in self.barred:
             return None
@@ -225,7 +225,7 @@ class TokenOffice:
             return inactive
         issued = known[1]
         # Zitadel: a token is inactive for a client whose own id and project are not in aud.
-        if not {client, PROJECT} & set(issued.claims.get("aud", ())):
+        if not {client, self.clients.get(client, PROJECT)} & set(issued.claims.get("aud", ())):
             return inactive
         person = issued.session.person
         answer = {
@@ -248,7 +248,8 @@ class TokenOffice:
         answer.pop(_ROLES.format(OTHER_PROJECT), None)
         return answer
 
-    def _own_claims(self, token: str) -> Mapping[str, Any]:
+    def own(self, token: str) -> Mapping[str, Any]:
+        """The claims of a JWT of this office, expired or not; empty for anything else."""
         options: Any = {"verify_aud": False, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
         for key in self.keys:
             try:
@@ -272,6 +273,12 @@ class TokenOffice:
             "nbf": now,
             "client_id": session.client,
             "jti": f"{session.id}-at_{snowflake()}",
+        }
+        return claims | self.assertions(person)
+
+    def assertions(self, person: Person) -> dict[str, Any]:
+        """What Zitadel tells of a person beside the profile: organisation, metadata, roles."""
+        claims: dict[str, Any] = {
             "urn:zitadel:iam:user:resourceowner:id": person.org,
             "urn:zitadel:iam:user:resourceowner:name": "Acme",
             "urn:zitadel:iam:user:resourceowner:primary_domain": ORG_DOMAIN,

@@ -25,6 +25,7 @@ import httpx
 
 import gateway
 from gateway.identity.keyfiles import PkiFiles, found_pki, write_file
+from gateway.identity.zitadel_events import EVENT_TYPES
 
 GATEWAY, DIRECTORY, ECHO, PORTAL = "gateway.localhost", "directory.localhost", "echo.localhost", "portal.localhost"
 ASK_AGAIN_S = 1
@@ -46,6 +47,8 @@ issuers:
     profile: zitadel
     audiences: ["{project}"]
     introspection: {{client_id: "{client}", key: {{file: secrets/provider.json}}}}
+    login: {{client_id: "{app}", secret: {{file: secrets/login}}, slug: dev}}
+    zitadel: {{token: {{file: secrets/api}}, webhook_keys: [{{file: secrets/webhook}}], reconcile_s: 1}}
 policy: {{path: policies}}
 
 services:
@@ -129,13 +132,20 @@ class World:
         (self.policies / "gateway" / "masking.rego").write_text(MASKING, encoding="utf-8")
         jwks = f"https://{GATEWAY}:{self.port}/.gateway/jwks.json"
         trust = ["--jwks", jwks, "--ca", str(self.pki.root), "--gateway-address", "127.0.0.1"]
-        self._spawn("provider", ["gateway.dev.provider"])
+        self._spawn("provider", ["gateway.dev.provider", "--ca", str(self.pki.root)])
         self._spawn("directory", ["gateway.dev.services", "directory", *trust])
         self._spawn("echo", ["gateway.dev.services", "echo"])
         self.provider_url, self.directory_url, self.echo_url = map(self._url, ("provider", "directory", "echo"))
         client = self._http.get(f"{self.provider_url}/dev/client").raise_for_status().json()
+        webhook_key = self._introduce(client["owner_token"])
         (self.folder / "secrets").mkdir(mode=0o700)
-        write_file(self.folder / "secrets" / "provider.json", json.dumps(client["key_file"]).encode(), 0o600)
+        for name, secret in (
+            ("provider.json", json.dumps(client["key_file"])),
+            ("login", client["login"]["secret"]),
+            ("api", client["owner_token"]),
+            ("webhook", webhook_key),
+        ):
+            write_file(self.folder / "secrets" / name, secret.encode(), 0o600)
         text = _CONFIG.format(
             gateway=GATEWAY,
             port=self.port,
@@ -144,6 +154,7 @@ class World:
             provider=self.provider_url,
             project=client["project"],
             client=client["client_id"],
+            app=client["login"]["client_id"],
             directory=DIRECTORY,
             directory_url=self.directory_url,
             echo=ECHO,
@@ -188,6 +199,36 @@ class World:
                 start_new_session=True,
             )
         self._processes.append((name, process))
+
+    def _introduce(self, token: str) -> str:
+        """Tell the provider about the gateway: where people come back to, where it hears of logouts and of events.
+
+        The key with which the provider signs events.
+        """
+        own = f"https://{GATEWAY}:{self.port}/.gateway"
+        self.order(
+            "app", redirect=f"{own}/callback/dev", post_logout=f"{own}/logout", logout_uri=f"{own}/backchannel/dev"
+        )
+        headers = {"authorization": f"Bearer {token}"}
+        target = {
+            "name": "gateway",
+            "restWebhook": {"interruptOnError": False},
+            "timeout": "5s",
+            "endpoint": f"{own}/hooks/zitadel/dev",
+        }
+        answer = self._http.post(f"{self.provider_url}/v2/actions/targets", json=target, headers=headers)
+        made = answer.raise_for_status().json()
+        for event in EVENT_TYPES:
+            execution = {"condition": {"event": {"event": event}}, "targets": [made["id"]]}
+            put = self._http.put(f"{self.provider_url}/v2/actions/executions", json=execution, headers=headers)
+            put.raise_for_status()
+        return str(made["signingKey"])
+
+    def order(self, action: str, **wanted: Any) -> dict[str, Any]:
+        """Order something of the provider: `lock`, `end-session`, `app`, `switch`, ... (see gateway.dev.zitadel)."""
+        answer = self._http.post(f"{self.provider_url}/dev/{action}", json=wanted).raise_for_status()
+        found: dict[str, Any] = answer.json() if answer.content else {}
+        return found
 
     def _url(self, name: str) -> str:
         """The URL that a process prints once it listens."""

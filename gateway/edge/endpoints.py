@@ -111,8 +111,16 @@ class Attempts:
         return allowed
 
 
-def build(own: OwnEndpoints, attempts: Attempts | None = None, more: Sequence[OwnPath] = ()) -> Starlette:
-    """The application behind `call` and `answer_local`, with `more` paths. Whatever a part raises comes out of them."""
+def build(
+    own: OwnEndpoints,
+    attempts: Attempts | None = None,
+    more: Sequence[OwnPath] = (),
+    routes: Sequence[Route] = (),
+) -> Starlette:
+    """The application behind `call` and `answer_local`, with `more` paths and `routes`.
+
+    Whatever a part raises comes out of them.
+    """
     enrolment = own.enrolment
     bucket = Attempts() if attempts is None else attempts
 
@@ -167,6 +175,7 @@ def build(own: OwnEndpoints, attempts: Attempts | None = None, more: Sequence[Ow
             Route("/.well-known/oauth-protected-resource", get_metadata),
             Route("/.well-known/oauth-protected-resource/{path:path}", get_metadata),
             *map(_route, more),
+            *routes,
         ]
     )
 

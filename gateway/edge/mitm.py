@@ -12,6 +12,7 @@ import collections
 import hashlib
 import logging
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,14 +28,14 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge import messages
-from gateway.edge.endpoints import answer_local
+from gateway.edge.endpoints import Resuming, answer_local
 from gateway.edge.http import ClientHttp2, HttpEdge, Interrupt
 from gateway.edge.http1 import Abort, ClientHttp1, Linger, Release
 from gateway.edge.legs import HIGH_BYTES, Legs
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.tls import TlsEdge, ja4
 from gateway.edge.upstreams import Upstream
-from gateway.pipeline import Forward, Local
+from gateway.pipeline import Ask, Forward, Local
 from gateway.replies import Reply
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class ClientConnection(asyncio.Protocol):
             self.spawn(self._judge(hook, hook.flow.exchange))  # type: ignore[attr-defined]
             return
         if isinstance(hook, HttpRequestHook):
-            self.spawn(self._answer_local(hook, hook.flow.exchange))  # type: ignore[attr-defined]
+            self.spawn(self._answer(hook, hook.flow.exchange))  # type: ignore[attr-defined]
             return
         if isinstance(hook, ws.WebsocketMessageHook) and hook.flow.websocket:
             hook.flow.websocket.messages.clear()
@@ -277,9 +278,24 @@ class ClientConnection(asyncio.Protocol):
         exchange.verdict = await gateway.pipeline.judge(raw, self.peer, flaw)
         self.pump(events.HookCompleted(hook))
 
-    async def _answer_local(self, hook: HttpRequestHook, exchange: Exchange) -> None:
-        if isinstance(exchange.verdict, Local):
-            exchange.verdict = await answer_local(exchange.gateway.endpoints, exchange.verdict, bytes(exchange.body))
+    async def _answer(self, hook: HttpRequestHook, exchange: Exchange) -> None:
+        """The gateway's own answer to a request that is here as a whole; one that has waited is judged instead."""
+        verdict, body = exchange.verdict, bytes(exchange.body)
+        pipeline = exchange.gateway.pipeline
+        cookies: tuple[str, ...] = ()
+        if isinstance(verdict, Local):
+            verdict = await pipeline.own(answer_local(exchange.gateway.endpoints, verdict, body), verdict.facts)
+            if isinstance(verdict, Resuming):
+                resume, exchange.has_body = verdict.resume, False
+                verdict, body, cookies = await pipeline.judge(resume.raw, self.peer), resume.body, resume.cookies
+        if isinstance(verdict, Ask):
+            verdict = await pipeline.ask(verdict, body)
+        if isinstance(verdict, Forward):
+            exchange.body[:] = body
+            verdict = replace(verdict, cookies=cookies)
+        elif isinstance(verdict, Reply) and cookies:
+            verdict = replace(verdict, headers=(*verdict.headers, *(("set-cookie", value) for value in cookies)))
+        exchange.verdict = verdict
         self.pump(events.HookCompleted(hook))
 
     # ---- what streams ask of their connection ----
@@ -305,8 +321,8 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, exchange: Exchange, code: str) -> Reply:
         """A denial from the edge itself."""
         verdict = exchange.verdict
-        facts = verdict.facts if isinstance(verdict, Forward | Local) else None
-        decision_id = verdict.decision_id if isinstance(verdict, Forward) else ""
+        facts = verdict.facts if isinstance(verdict, Forward | Local | Ask) else None
+        decision_id = verdict.decision_id if isinstance(verdict, Forward | Ask) else ""
         return self.edge.gateway.pipeline.refuse(facts, code, decision_id)
 
     def upstream_broke(self, exchange: Exchange) -> None:
@@ -404,7 +420,7 @@ class ClientConnection(asyncio.Protocol):
                     self.pump(Interrupt(exchange.stream_id, "request_timeout"))
             elif exchange.waiting_since is not None and not exchange.has_body and now - exchange.waiting_since > wait_s:
                 self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
-        elif isinstance(verdict, Local) and now - exchange.started > self.edge.limits.header_s:
+        elif isinstance(verdict, Local | Ask) and now - exchange.started > self.edge.limits.header_s:
             self._abort_all()
 
     def goodbye(self) -> None:

@@ -23,7 +23,7 @@ from wsproto.events import CloseConnection
 
 from gateway.edge import messages
 from gateway.edge.http import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, is_bodyless
-from gateway.pipeline import Forward, Local, Verdict
+from gateway.pipeline import Ask, Forward, Local, Verdict
 from gateway.replies import Reply
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Commands = layer.CommandGenerator[Any]
 LOCAL_BODY_BYTES = 1 << 16
+ASK_BODY_BYTES = 1 << 20
 ENFORCED_BODY_BYTES = 8 << 20
 MESSAGE_BYTES = 16 << 20
 _FROM_CLIENT = frozenset(
@@ -131,10 +132,11 @@ class Stream(mitm.HttpStream):
         verdict = self.exchange.verdict
         if isinstance(verdict, Forward):
             yield from self.forward(verdict, ended=event.end_stream)
-        elif isinstance(verdict, Local):
+        elif isinstance(verdict, Local | Ask):
             self.client_state = self.state_collect_request
         else:
-            yield from self.reply(verdict or self.edge.refuse(self.exchange, "gateway_error"))
+            refused = verdict if isinstance(verdict, Reply) else self.edge.refuse(self.exchange, "gateway_error")
+            yield from self.reply(refused)
 
     def forward(self, verdict: Forward, *, ended: bool, fresh: bool = False) -> Commands:
         """Stage 11: find a healthy address, send the head that was judged."""
@@ -176,19 +178,35 @@ class Stream(mitm.HttpStream):
                 yield from self.drop()
 
     def state_collect_request(self, event: events.Event) -> Commands:
-        """Gather the small body of a request to the gateway itself, then answer it."""
+        """Gather the small body of a request that the gateway answers itself, or that waits for its sender."""
+        exchange = self.exchange
         if isinstance(event, http_events.RequestData):
-            self.exchange.body += event.data
-            if len(self.exchange.body) > LOCAL_BODY_BYTES:
-                yield from self.reply(self.edge.refuse(self.exchange, "body_too_large"))
+            exchange.body += event.data
+            asked = exchange.verdict if isinstance(exchange.verdict, Ask) else None
+            if len(exchange.body) > (LOCAL_BODY_BYTES if asked is None else ASK_BODY_BYTES):
+                yield from self.reply(self.edge.refuse(exchange, "body_too_large") if asked is None else asked.reply)
         elif isinstance(event, http_events.RequestEndOfMessage):
-            self.exchange.has_body = False
+            exchange.has_body = False
             self.client_state = self.state_errored
             yield HttpRequestHook(self.flow)  # type: ignore[arg-type]
-            verdict = self.exchange.verdict
+            verdict = exchange.verdict
+            if isinstance(verdict, Forward):
+                yield from self.resume(verdict, bytes(exchange.body))
+                return
             yield from self.reply(
-                verdict if isinstance(verdict, Reply) else self.edge.refuse(self.exchange, "gateway_error")
+                verdict if isinstance(verdict, Reply) else self.edge.refuse(exchange, "gateway_error")
             )
+
+    def resume(self, verdict: Forward, body: bytes) -> Commands:
+        """Forward a request that has waited, in place of the one that came; it is here as a whole."""
+        self.exchange.body.clear()
+        yield from self.forward(verdict, ended=not body)
+        if self.exchange.over:
+            return
+        self.client_state = self.state_done
+        if body:
+            yield mitm.SendHttp(http_events.RequestData(self.stream_id, body), self.context.server)
+        yield mitm.SendHttp(http_events.RequestEndOfMessage(self.stream_id), self.context.server)
 
     # ---- the response ----
 

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (impor
 
 from gateway.config import Config, ConfigError, Limits, load
 from gateway.core.routes import Route
-from gateway.edge import endpoints
+from gateway.edge import backchannel, endpoints, people
 from gateway.edge.mitm import ClientConnection
 from gateway.edge.sockets import listening_socket
 from gateway.edge.stream import Exchange
@@ -33,6 +34,7 @@ from gateway.edge.tls import ServerContexts
 from gateway.edge.upstreams import Upstream
 from gateway.oversight import log
 from gateway.oversight.metrics import Metrics, use_directory
+from gateway.pages import Pages
 from gateway.pipeline import Forward, Pipeline
 from gateway.wiring import Gateway, Shared
 
@@ -67,7 +69,24 @@ async def build(config: Config, shared: Shared) -> Generation:
     gateway = await Gateway.build(config, shared)
     contexts = ServerContexts([(item.certificate, item.key) for item in config.tls], config.devices.ca)
     upstreams = {name: Upstream(name, settings) for name, settings in gateway.upstreams.items()}
-    return Generation(gateway, contexts, upstreams, endpoints.build(gateway.endpoints))
+    more = own_paths(gateway) if gateway.people.sign_ins is not None else []
+    routes = backchannel.routes(gateway.people.logouts, gateway.people.hooks)
+    return Generation(gateway, contexts, upstreams, endpoints.build(gateway.endpoints, more=more, routes=routes))
+
+
+def own_paths(gateway: Gateway) -> list[endpoints.OwnPath]:
+    """The paths for people with a browser."""
+    config, parts = gateway.config, gateway.people.sign_ins
+    if parts is None:
+        return []
+    recorder = gateway.pipeline.recorder
+    pages = Pages(issuers=[issuer.issuer for issuer in config.issuers if issuer.login is not None])
+
+    def note(event: Mapping[str, Any]) -> None:
+        recorder.record({"v": 1, "ts": time.time(), **event})
+
+    origin = config.origin(config.host)
+    return people.paths(people.People(config.host, origin, parts.login, parts.handover, parts.own, pages, note))
 
 
 class Edge:
@@ -108,6 +127,7 @@ class Edge:
         for task in self._watchers:
             task.cancel()
         self._watchers = [asyncio.ensure_future(upstream.watch()) for upstream in self.gateway.upstreams.values()]
+        self._watchers += [asyncio.ensure_future(loop) for loop in self.gateway.gateway.background()]
 
     # ---- connections ----
 

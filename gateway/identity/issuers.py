@@ -19,7 +19,7 @@ from gateway.identity.jose import PublishedKey, published_keys
 from gateway.identity.single_flight import SingleFlight
 from gateway.identity.strict_json import read_object
 
-_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "end_session_endpoint")
+_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "end_session_endpoint", "userinfo_endpoint")
 _DISCOVERY = "/.well-known/openid-configuration"
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,10})", re.IGNORECASE)
 _NO_CACHE = re.compile(r"(?:^|[,\s])no-(?:store|cache)\b", re.IGNORECASE)
@@ -37,8 +37,8 @@ RETRY_S = 5.0  # after a failure
 class Published:
     """One good answer of an issuer. `generation` changes whenever the keys do; times are seconds since the epoch.
 
-    `endpoints`: the usable ones of authorization_endpoint, token_endpoint, end_session_endpoint. `names_itself`: an
-    authorization response carries `iss` (RFC 9207).
+    `endpoints`: the usable ones of authorization_endpoint, token_endpoint, end_session_endpoint, userinfo_endpoint.
+    `names_itself`: an authorization response carries `iss` (RFC 9207).
     """
 
     keys: tuple[PublishedKey, ...]

@@ -22,7 +22,8 @@ from gateway.core.subject import Identity, Role
 from gateway.identity.oidc import Tokens
 from gateway.identity.sessions import session_id
 
-SESSIONS, SIDS, TOKENS = "login_session", "sid", "tokens"
+SESSIONS, SIDS, TOKENS, HELD = "login_session", "sid", "tokens", "held_sid"
+_SHARDS = 256
 _ENDED_SID_KEPT_S = 900.0  # longer than a sign-in takes
 _KEPT_S = 3_600.0  # after its end a session is still known, so that it is not taken for a stranger's
 _TRIES = 20
@@ -107,6 +108,8 @@ class LoginSessions:
         await self.put_tokens(login, tokens, version=0)
         if sid:
             await self._documents.put(SIDS, login.id, b"{}", login.ends_at, group=_group(identity.issuer, sid))
+            group = _group(identity.issuer, str(_order(sid)[0]))
+            await self._documents.put(HELD, login.id, sid.encode(), login.ends_at, group=group)
         await self._put(login, 0)
         # A logout that came between the two: it found no session to end.
         if sid and await self._documents.get(SIDS, _ended_key(identity.issuer, sid), now) is not None:
@@ -185,6 +188,7 @@ class LoginSessions:
             if await self._put(replace(login, ended_at=now, ended_why=why), document.version if left else None):
                 break
         await self._documents.delete(TOKENS, login_id)
+        await self._documents.delete(HELD, login_id)
         await self._store.revoke_session(login_id, now, why)
         return True
 
@@ -217,6 +221,20 @@ class LoginSessions:
         found = [_decode(item.value) for item in await self._documents.list(SESSIONS, _group(issuer, subject), now)]
         return [login for login in found if login.flaw(now, self.idle_s) is None]
 
+    async def held_sids(self, issuer: str, after: str, limit: int) -> list[str]:
+        """An issuer's names of the sessions that run here: those that come after one of them, so many at most.
+
+        Their order is that of their digests, so that no look has to read them all.
+        """
+        now, found = self._clock(), set[str]()
+        start = _order(after) if after else (0, "")
+        for shard in range(start[0], _SHARDS):
+            documents = await self._documents.list(HELD, _group(issuer, str(shard)), now)
+            found |= {sid for item in documents if _order(sid := item.value.decode()) > start}
+            if len(found) >= limit:
+                break
+        return sorted(found, key=_order)[:limit]
+
     async def _revoke(self, bearer_id: str, why: str) -> int:
         record = await self._store.session(bearer_id)
         if record is None or record.revoked_at is not None:
@@ -238,6 +256,11 @@ class LoginSessions:
 def _group(issuer: str, name: str) -> str:
     """One text for two names, that no other two names give."""
     return f"{len(issuer)}|{issuer}|{name}"
+
+
+def _order(sid: str) -> tuple[int, str]:
+    """Where a `sid` stands in the order of `held_sids`."""
+    return sha256(sid.encode("utf-8", "surrogatepass")).digest()[0], sid
 
 
 def _ended_key(issuer: str, sid: str) -> str:

@@ -34,6 +34,11 @@ _SUCCESS, _BAD_REQUEST, _SERVER_FAILS = 200, 400, 500
 # Zitadel: a refresh token that is used up or revoked is invalid_grant or invalid_request.
 _OVER = frozenset({"invalid_grant", "invalid_request"})
 _MAX_TOKEN = 32_768
+# What only a signed token may say.
+_ABOUT_SIGN_IN = frozenset(
+    {"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "nonce", "azp", "client_id", "sid", "amr", "acr", "auth_time"}
+    | {"at_hash", "c_hash", "scope", "cnf"}
+)
 _MAX_LIFE_S = 86_400.0 * 366
 
 
@@ -151,7 +156,8 @@ class RelyingParty:
             empty_amr=self.login.empty_amr,
         )
         claims = await self._checked(tokens.id_token, expected)
-        return claims if isinstance(claims, Refusal) else (tokens, claims)
+        whole = claims if isinstance(claims, Refusal) else await self._with_userinfo(tokens, claims)
+        return whole if isinstance(whole, Refusal) else (tokens, whole)
 
     async def refresh(self, refresh_token: str) -> Tokens | Refusal:
         """The next tokens (section 12); nothing of their id token is checked yet, so that they can be kept first.
@@ -171,7 +177,30 @@ class RelyingParty:
         expected = Expected(
             client_id=self.login.client_id, access_token=tokens.access_token, subject=subject, auth_time=auth_time
         )
-        return await self._checked(tokens.id_token, expected)
+        claims = await self._checked(tokens.id_token, expected)
+        return claims if isinstance(claims, Refusal) else await self._with_userinfo(tokens, claims)
+
+    async def _with_userinfo(self, tokens: Tokens, claims: Claims) -> Claims | Refusal:
+        """The claims and, where the id token does not name the person, what UserInfo adds to them (section 5.3).
+
+        What the id token says stays. An issuer that does not answer leaves the person without a name, no more; one that
+        answers about somebody else is not believed (section 5.3.2).
+        """
+        published = await self.published()
+        endpoint = None if isinstance(published, Refusal) else published.endpoints.get("userinfo_endpoint")
+        if endpoint is None or "email" in claims or "name" in claims:
+            return claims
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._http.get(endpoint, {"authorization": f"Bearer {tokens.access_token}"})
+        except (TimeoutError, Unreachable):
+            return claims
+        document = read_object(answer.body) if answer.status == _SUCCESS else None
+        if document is None:
+            return claims
+        if document.get("sub") != claims["sub"]:
+            return Refusal("login_failed", "userinfo: another subject")
+        return {**{name: value for name, value in document.items() if name not in _ABOUT_SIGN_IN}, **claims}
 
     async def sign_out_url(self, id_token: str | None, back_to: str, state: str) -> str | None:
         """Where the browser goes to sign out at the issuer too (RP-Initiated Logout 1.0); None when that is nowhere."""

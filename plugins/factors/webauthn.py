@@ -31,7 +31,7 @@ from webauthn.helpers import (
     parse_client_data_json,
     parse_registration_credential_json,
 )
-from webauthn.helpers.cose import COSEAlgorithmIdentifier
+from webauthn.helpers.cose import COSEKTY, COSEAlgorithmIdentifier
 from webauthn.helpers.exceptions import WebAuthnException
 from webauthn.helpers.structs import (
     AttestationConveyancePreference,
@@ -50,11 +50,12 @@ from gateway.core.reasons import Refusal
 _CHALLENGE_BYTES = 32
 _TIMEOUT_MS = 300_000
 _ANSWER_LIMIT_BYTES, _KEY_LIMIT_BYTES, _ID_LIMIT_BYTES = 65_536, 1_024, 1_023
-_ALGORITHMS = [
-    COSEAlgorithmIdentifier.ECDSA_SHA_256,
-    COSEAlgorithmIdentifier.EDDSA,
-    COSEAlgorithmIdentifier.RSASSA_PKCS1_v1_5_SHA_256,
-]
+_KEY_TYPES = {
+    COSEAlgorithmIdentifier.ECDSA_SHA_256: COSEKTY.EC2,
+    COSEAlgorithmIdentifier.EDDSA: COSEKTY.OKP,
+    COSEAlgorithmIdentifier.RSASSA_PKCS1_v1_5_SHA_256: COSEKTY.RSA,
+}
+_ALGORITHMS = list(_KEY_TYPES)
 # We ask for no attestation; a browser then leaves in only what the credential signs for itself.
 _FORMATS = {AttestationFormat.NONE, AttestationFormat.PACKED}
 _TRANSPORTS = {transport.value for transport in AuthenticatorTransport}
@@ -149,7 +150,10 @@ class WebAuthn:
             if found.credential_id != credential.raw_id:
                 return Refusal("factor_invalid", "two credential ids")
             # A key that is none would only be found out at its first use.
-            decoded_public_key_to_cryptography(decode_credential_public_key(found.credential_public_key))
+            public_key = decode_credential_public_key(found.credential_public_key)
+            decoded_public_key_to_cryptography(public_key)
+            if public_key.kty != _KEY_TYPES[public_key.alg]:
+                return Refusal("factor_invalid", "a key of another type than it says")
         except _GARBAGE as error:
             return _refusal(error)
         credential_id = bytes_to_base64url(found.credential_id)

@@ -26,7 +26,11 @@ decision := {"effect": "login", "reasons": ["login_required"]} if {
 } else := {"effect": "deny", "reasons": array.concat(sort(blocks), sort(challenges))} if {
 	admitted
 	count(blocks) > 0
-} else := {"effect": "step_up", "reasons": sort(challenges)} if {
+} else := {"effect": "step_up", "reasons": sort(challenges), "step_up": step_up} if {
+	admitted
+	count(challenges) > 0
+	count(wanted_methods) > 0
+} else := {"effect": "deny", "reasons": sort(challenges)} if {
 	admitted
 	count(challenges) > 0
 } else := {"effect": "allow", "reasons": ["policy_ok"], "obligations": sort(obligations), "cache_s": 1} if {

@@ -21,7 +21,7 @@ asked := {
 	"service": {"name": "hr", "rule": "", "plane": "staff", "sensitivity": "normal"},
 	"device": {"verified": true},
 	"identity": person,
-	"session": {"elevated_until": null},
+	"session": {"elevated_until": null, "elevated_at": null, "elevated_amr": []},
 	"risk": {"level": "none"},
 	"client": {"country": null},
 	"now": 2000,
@@ -41,7 +41,18 @@ test_without_a_person_the_answer_is_login if {
 test_a_stronger_sign_in_is_asked_for_when_nothing_else_is_wrong if {
 	weak := object.union(asked, {"identity": {"amr": ["pwd"]}})
 	answer := authz.decision with input as weak with data.gateway.services as services
-	answer == {"effect": "step_up", "reasons": ["mfa_required"]}
+	answer.effect == "step_up"
+	answer.reasons == ["mfa_required"]
+	answer.step_up.max_age_s == 900
+	"otp" in answer.step_up.methods
+}
+
+test_where_no_proof_would_do_the_answer_is_no if {
+	weak := object.union(asked, {"identity": {"amr": ["pwd"]}})
+	answer := authz.decision with input as weak
+		with data.gateway.services as services
+		with data.gateway.settings.mfa.methods as []
+	answer == {"effect": "deny", "reasons": ["mfa_required"]}
 }
 
 test_every_objection_is_reported_and_the_incurable_ones_come_first if {

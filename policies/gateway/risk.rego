@@ -9,5 +9,5 @@ blocks contains "risk_unavailable" if not risk_known
 
 challenges contains "risk_high" if {
 	input.risk.level == "high"
-	not elevated
+	not proven_lately
 }

@@ -2,10 +2,14 @@ package gateway.authz_risk_test
 
 import data.gateway.authz
 
+settings := {"mfa": {"methods": ["otp"], "risk_max_age_s": 20}}
+
 test_a_high_risk_asks_for_a_fresh_second_factor if {
-	asked := {"risk": {"level": "high"}, "session": {"elevated_until": 5}, "now": 10}
-	"risk_high" in authz.challenges with input as asked
-	found := authz.challenges with input as object.union(asked, {"now": 1})
+	proven := {"elevated_until": 50, "elevated_at": 10, "elevated_amr": ["otp"]}
+	asked := {"risk": {"level": "high"}, "session": proven, "now": 31}
+	"risk_high" in authz.challenges with input as asked with data.gateway.settings as settings
+	sooner := object.union(asked, {"now": 30})
+	found := authz.challenges with input as sooner with data.gateway.settings as settings
 	not "risk_high" in found
 }
 

@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from gateway.config import Limits
 from gateway.config import Upstream as UpstreamConfig
 from gateway.core.decision import NO_SIGNAL, Decision
-from gateway.core.ports import OwnEndpoints
+from gateway.core.ports import Network, OwnEndpoints
 from gateway.core.request import RequestLimits
 from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
@@ -159,6 +159,10 @@ class Ports:
     async def bind(self, *_: Any) -> Session:
         return Session("session-1", time.time())
 
+    def look(self, ip: str) -> Network:
+        """Nothing is known of any address."""
+        return Network()
+
     async def assess(self, *_: Any) -> Any:
         return NO_SIGNAL
 
@@ -184,13 +188,14 @@ class Ports:
             "devices": self,
             "readers": (self,),
             "binder": self,
+            "networks": self,
             "assessor": self,
             "decider": self,
             "obligations": Obligations([]),
             "signer": self,
             "recorder": self,
             "counter": SimpleNamespace(decision=self.seen),
-            "challenge": lambda reasons, facts: None,
+            "challenge": lambda reasons, facts, step_up: None,
             "staff_hosts": frozenset(route.host for route in table.routes if not route.zero_log),
         }
         return Pipeline(**settings | changes)

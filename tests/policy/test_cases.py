@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from gateway.core.decision import RiskReport, RiskTerm
+from gateway.core.ports import Network
 from gateway.core.reasons import REASONS, Refusal
 from gateway.core.request import Peer, RawRequest, RequestFacts, admit
 from gateway.core.routes import Route
@@ -93,8 +94,9 @@ def test_the_document_the_gateway_builds_fits_the_schema_in_full_and_without_a_p
     device = Device("5b0c", "q" * 43, "anna", posture={"disk": True})
     person = Identity("https://id", "1", "jwt", "h", 9e9, roles=(Role("staff", "acme"),), amr=("otp",), auth_time=1.0)
     risk = RiskReport(1.5, "low", (RiskTerm("hour", 1.5),))
-    full = build_document(facts, route, device, person, Session("s", 1.0, ("device",)), risk, 1795000600.5)
-    bare = build_document(facts, route, None, None, None, RiskReport(), 1795000600.5)
+    network = Network("DE", 64500, vpn=True)
+    full = build_document(facts, route, device, person, Session("s", 1.0, ("device",)), risk, network, 1795000600.5)
+    bare = build_document(facts, route, None, None, None, RiskReport(), Network(), 1795000600.5)
     for document in (full, bare):
         validator("input").validate(json.loads(document_json(document)))
     assert "cookie" not in full["request"]["headers"]

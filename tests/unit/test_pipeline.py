@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.core.decision import NO_SIGNAL, Decision, Obligation
-from gateway.core.ports import StoreDown
+from gateway.core.ports import Network, StoreDown
 from gateway.core.reasons import REASONS, Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.core.routes import Route, RouteTable
@@ -30,7 +30,8 @@ class Ports:
 
     version = "v1"
     answers = {
-        "check": None, "verify": DEVICE, "read": IDENTITY, "bind": SESSION, "assess": NO_SIGNAL, "decide": ALLOW,
+        "check": None, "verify": DEVICE, "read": IDENTITY, "bind": SESSION, "look": Network(),
+        "assess": NO_SIGNAL, "decide": ALLOW,
         "sign": "a.b.c", "record": None, "challenge": None, "count": None,
     }  # fmt: skip
 
@@ -63,6 +64,9 @@ class Ports:
     async def bind(self, *args):
         return await self._await("bind", *args)
 
+    def look(self, *args):
+        return self._do("look", *args)
+
     async def assess(self, *args):
         return await self._await("assess", *args)
 
@@ -76,8 +80,8 @@ class Ports:
         self._do("record", event)
         self.events.append(event)
 
-    def challenge(self, reasons, facts):
-        return self._do("challenge", reasons, facts)
+    def challenge(self, reasons, facts, step_up):
+        return self._do("challenge", reasons, facts, step_up)
 
     def decision(self, service, effect, reason, seconds, *, zero_log):
         self._do("count")
@@ -87,8 +91,8 @@ class Ports:
 def pipeline(ports, routes=(STAFF, USER), **changes):
     settings = {
         "routes": RouteTable(routes), "quarantine": ports, "devices": ports, "readers": (ports,), "binder": ports,
-        "assessor": ports, "decider": ports, "obligations": Obligations([]), "signer": ports, "recorder": ports,
-        "counter": ports, "challenge": ports.challenge, "staff_hosts": frozenset({"a.example"}), "deadline_s": 0.05,
+        "networks": ports, "assessor": ports, "decider": ports, "obligations": Obligations([]), "signer": ports,
+        "recorder": ports, "counter": ports, "challenge": ports.challenge, "staff_hosts": frozenset({"a.example"}), "deadline_s": 0.05,
     }  # fmt: skip
     return Pipeline(**settings | changes)
 
@@ -110,7 +114,7 @@ async def test_a_good_request_goes_on_through_every_stage_in_order():
     verdict = await judge(ports, b"/a?b=c")
     assert isinstance(verdict, Forward)
     assert verdict.route is STAFF
-    assert ports.calls == ["check", "verify", "read", "bind", "assess", "decide", "sign", "record", "count"]
+    assert ports.calls == ["check", "verify", "read", "bind", "look", "assess", "decide", "sign", "record", "count"]
     [event] = ports.events
     assert (event["effect"], event["reasons"], event["decision"]) == ("allow", ["policy_ok"], verdict.decision_id)
     assert ports.decisions == [("staff", "allow", "policy_ok", False)]

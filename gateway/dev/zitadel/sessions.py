@@ -115,6 +115,8 @@ class Sessions:
             user = self._users.by_id.get(wanted.get("userId", "")) or self._users.named(wanted.get("loginName", ""))
             if user is None:
                 raise ApiError(NOT_FOUND, "User could not be found", "QUERY-Dfbg2")
+            if session.user is not None and session.user is not user:
+                raise ApiError(INVALID, "Errors.Session.UserChanged", "COMMAND-u4s3r")
             session.user = user
         if session.user is None and checks:
             raise ApiError(INVALID, "Errors.User.UserIDMissing", "COMMAND-Sfw3f")

@@ -80,9 +80,7 @@ def routes(endpoints: Iterable[Endpoint], holder: Callable[[str], Holder | None]
         async def answer(request: Request) -> Response:
             try:
                 found = _caller(request, holder, endpoint.right)
-                body = json.loads(await request.body() or b"{}")
-                if not isinstance(body, dict):
-                    raise ApiError(INVALID, "a JSON object is needed")
+                body = _object(await request.body())
                 return JSONResponse(endpoint.run(Call(body, request.path_params, found.user_id)), endpoint.status)
             except ApiError as error:
                 return error_answer(error, is_connect=bool(_CONNECT.match(request.url.path)))
@@ -93,6 +91,13 @@ def routes(endpoints: Iterable[Endpoint], holder: Callable[[str], Holder | None]
         return Route(endpoint.path, answer, methods=[endpoint.verb])
 
     return [route(endpoint) for endpoint in endpoints]
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    found = json.loads(raw or b"{}")
+    if not isinstance(found, dict):
+        raise ApiError(INVALID, "a JSON object is needed")
+    return found
 
 
 def _caller(request: Request, holder: Callable[[str], Holder | None], right: str) -> Holder:

@@ -48,7 +48,7 @@ class Wire:
         self.peer = Peer("10.0.0.9", 1, sni="a.example")
         self.http = HttpEdge(Context(self.client, SETTINGS), Stream, 10, 4096)  # type: ignore[arg-type]
         self.answer, self.plan, self.dial_error = judge or self.allow, plan, dial_error
-        self.pipeline = Pipeline(*[NOTHING] * 13)
+        self.pipeline = Pipeline(*[NOTHING] * 14)
         self.draining = False
         self.held = False
         self.to_client = b""

@@ -175,7 +175,7 @@ class Memory:
         expires_at: float,
         *,
         version: int | None = None,
-        group: str = "",  # noqa: ARG002  (port)
+        group: str = "",
     ) -> bool:
         self._look()
         found = self.held.get((collection, key))
@@ -194,7 +194,7 @@ class Memory:
         self._look()
         return self.held.pop((collection, key), None) is not None
 
-    async def list(self, collection: str, group: str, now: float) -> Sequence[Document]:  # noqa: ARG002  (port)
+    async def list(self, collection: str, group: str, now: float) -> Sequence[Document]:
         self._look()
         return ()
 
@@ -208,7 +208,7 @@ class Ender:
 
     async def end_login_sessions(
         self,
-        issuer: str,  # noqa: ARG002  (port)
+        issuer: str,
         *,
         sid: str | None = None,
         subject: str | None = None,

@@ -1,0 +1,210 @@
+"""One generation: everything that one version of the configuration brings to life, built whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.config import Config, resolve_secret, routes_of
+from gateway.core.decision import NO_SIGNAL, RiskReport, StepUp
+from gateway.core.ports import DeviceVerifier, Network, OwnEndpoints, PolicyEngine, Store, StoreDown
+from gateway.core.request import Peer, RequestFacts, RequestLimits
+from gateway.core.routes import RouteTable
+from gateway.core.subject import Device, Identity, Session
+from gateway.identity.challenges import bearer_challenge, resource_metadata
+from gateway.identity.device import Devices
+from gateway.identity.trust import DeviceTrust
+from gateway.obligations import Obligations
+from gateway.oversight.integrity import Quarantine
+from gateway.pipeline import Pipeline
+from gateway.policy.bundle import load as load_bundle
+from gateway.policy.bundle import service_data
+from gateway.policy.engine import Decider
+from gateway.policy.opa import OpaEngine
+from gateway.policy.rego import EmbeddedEngine
+from gateway.wiring.people import People, people_of
+from gateway.wiring.shared import Shared, enrolment_of
+from plugins.obligations import builtin
+
+_UNKNOWN = Network(flaw="absent")
+
+
+class _Nowhere:
+    """No network data are configured: nobody knows where an address is."""
+
+    def look(self, ip: str) -> Network:  # noqa: ARG002  (port)
+        """Nothing is known."""
+        return _UNKNOWN
+
+
+class _NoSignal:
+    """No signal is configured: every request has the risk of none."""
+
+    async def assess(
+        self,
+        session: Session | None,  # noqa: ARG002  (port)
+        identity: Identity | None,  # noqa: ARG002  (port)
+        device: Device | None,  # noqa: ARG002  (port)
+        facts: RequestFacts,  # noqa: ARG002  (port)
+        network: Network,  # noqa: ARG002  (port)
+    ) -> RiskReport:
+        """No signal."""
+        return NO_SIGNAL
+
+
+class _NoDevices:
+    """No device CA is configured: nobody has a device."""
+
+    async def verify(self, peer: Peer) -> None:  # noqa: ARG002  (port)
+        """Nobody has a device."""
+        return
+
+
+class Gateway:
+    """One generation: the pipeline and what it needs."""
+
+    def __init__(
+        self, config: Config, shared: Shared, pipeline: Pipeline, engine: PolicyEngine, people: People
+    ) -> None:
+        self.config = config
+        self.pipeline = pipeline
+        self.people = people
+        self.endpoints = _endpoints(config, shared)
+        self.upstreams = {name: service.backend for name, service in config.services.items()}
+        self.zero_log_upstreams = frozenset(
+            name for name, service in config.services.items() if service.plane == "user"
+        )
+        self._engine = engine
+        self._asserter = shared.asserter
+        self._closing = contextlib.AsyncExitStack()
+
+    @property
+    def policy_version(self) -> str:
+        """The version of the loaded policies."""
+        return self._engine.version
+
+    @classmethod
+    async def build(cls, config: Config, shared: Shared) -> Gateway:
+        """A whole gateway for `config`. Raises ConfigError, ValueError, OSError or StoreDown; nothing is left open."""
+        async with contextlib.AsyncExitStack() as undo:
+            engine = await policy_engine(config)
+            undo.push_async_callback(engine.close)
+            people = await people_of(config, shared, undo)
+            routes = RouteTable(routes_of(config))
+            pipeline = Pipeline(
+                routes=routes,
+                quarantine=Quarantine(config.state),
+                devices=device_verifier(config, shared.store),
+                readers=people.readers,
+                binder=people.binder,
+                networks=_Nowhere(),
+                assessor=_NoSignal(),
+                decider=Decider(engine, config.policy.deadline_ms / 1000),
+                obligations=Obligations(builtin()),
+                signer=shared.asserter,
+                recorder=shared.recorder(config.record.file),
+                counter=shared.metrics,
+                challenge=_challenge,
+                staff_hosts=frozenset(route.host for route in routes.routes if not route.zero_log) | {config.host},
+                desk=people.desk,
+                limits=RequestLimits(
+                    header_count=config.limits.header_count, header_bytes=config.limits.header_kib << 10
+                ),
+                trusted_proxies=config.trusted_proxies,
+            )
+            gateway = cls(config, shared, pipeline, engine, people)
+            gateway._closing = undo.pop_all()
+        shared.metrics.policy(engine.version)
+        return gateway
+
+    def background(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """What has to run, for ever, as long as this generation serves."""
+        return self.people.background()
+
+    async def refresh(self) -> None:
+        """On a timer: signing keys."""
+        with contextlib.suppress(StoreDown):
+            await self._asserter.refresh()
+
+    async def close(self) -> None:
+        """Free what this generation holds."""
+        await self._closing.aclose()
+
+
+async def policy_engine(config: Config) -> PolicyEngine:
+    """The configured engine with the policies loaded. Raises BundleError or EngineFailure."""
+    policy = config.policy
+    bundle = load_bundle(policy.path, service_data(config.services))
+    if policy.engine == "embedded":
+        return EmbeddedEngine(bundle, policy.deadline_ms / 1000)
+    token = resolve_secret(policy.token) if policy.token else None
+    engine = OpaEngine(
+        bundle, policy.url or "", push=policy.push, token=token.reveal() if token else None, ca=policy.ca
+    )
+    try:
+        await engine.start()
+    except BaseException:
+        await engine.close()
+        raise
+    return engine
+
+
+def device_verifier(config: Config, store: Store) -> DeviceVerifier:
+    """The judge of device certificates; without a device CA nobody has a device."""
+    devices = config.devices
+    if devices.ca is None or devices.crl_file is None:
+        return _NoDevices()
+    return Devices(
+        store,
+        DeviceTrust(devices.ca.read_bytes()),
+        devices.trust_domain,
+        crl=devices.crl_file,
+        crl_max_age_s=devices.crl_max_age_s,
+    )
+
+
+def _challenge(reasons: Sequence[str], facts: RequestFacts, step_up: StepUp | None) -> str | None:
+    return bearer_challenge(
+        reasons[0],
+        f"{facts.origin}/.well-known/oauth-protected-resource",
+        max_age=step_up.max_age_s if step_up is not None else None,
+        acr_values=" ".join(step_up.methods) or None if step_up is not None else None,
+    )
+
+
+def _endpoints(config: Config, shared: Shared) -> OwnEndpoints:
+    devices = config.devices
+    issuers = [issuer.issuer for issuer in config.issuers]
+    hosts = {service.host for service in config.services.values()}
+
+    def protected_resource(host: str, path: str) -> Mapping[str, Any] | None:
+        return (
+            resource_metadata(f"{host}{path.rstrip('/')}", issuers)
+            if host.partition(":")[0] in hosts and issuers
+            else None
+        )
+
+    return OwnEndpoints(
+        jwks=shared.asserter.jwks,
+        crl=lambda: _read(devices.crl_file),
+        ca=lambda: _read(devices.ca),
+        protected_resource=protected_resource,
+        enrolment=enrolment_of(config, shared.store),
+    )
+
+
+def _read(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError:
+        return None
+
+
+def watched_paths(config_path: Path, config: Config) -> tuple[Path, ...]:
+    """The files and folders whose change is a reason to reload: configuration, policies, certificates."""
+    found = [config_path, config.policy.path, *(item.certificate for item in config.tls)]
+    found += [path for path in (config.devices.ca, *(issuer.ca for issuer in config.issuers)) if path is not None]
+    return tuple(dict.fromkeys(path for path in found if os.path.exists(path)))  # noqa: PTH110  (a broken link is no path)

@@ -1,0 +1,184 @@
+"""People: their tokens and cookies read, their sign-ins, their sessions, and every way in which those end."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.config import Config, resolve_secret
+from gateway.core.decision import StepUp
+from gateway.core.ports import IdentityReader, SessionBinder
+from gateway.core.reasons import Refusal
+from gateway.core.request import RequestFacts
+from gateway.core.routes import Route
+from gateway.identity.backchannel import LogoutReceiver
+from gateway.identity.browser import BinderByKind, BrowserBinder, BrowserSessions, CookieReader
+from gateway.identity.handover import Handover, Redirect
+from gateway.identity.held import HeldRequests
+from gateway.identity.login import CALLBACK, Login
+from gateway.identity.login_sessions import LoginSessions
+from gateway.identity.oidc import RelyingParty, login_credential
+from gateway.identity.own_sessions import OwnSessions
+from gateway.identity.refresh import Refresher
+from gateway.identity.sessions import BearerSessions
+from gateway.identity.tokens import TokenReader
+from gateway.identity.zitadel_hooks import EventActor, HookReceiver
+from gateway.identity.zitadel_reconcile import Reconciler, Round
+from gateway.oversight import log
+from gateway.wiring.issuers import KnownIssuer, known_issuers
+from gateway.wiring.shared import Shared
+
+
+@dataclass(frozen=True, slots=True)
+class SignIns:
+    """What the own paths for people with a browser need."""
+
+    login: Login
+    handover: Handover
+    own: OwnSessions
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Everything about people that a generation needs; `sign_ins` None: nobody can sign in with a browser."""
+
+    readers: Sequence[IdentityReader]
+    binder: SessionBinder
+    logins: LoginSessions
+    logouts: Mapping[str, LogoutReceiver]
+    hooks: Mapping[str, HookReceiver]
+    sign_ins: SignIns | None = None
+    desk: Desk | None = None
+    _reconcilers: Sequence[tuple[Reconciler, float]] = field(default=(), repr=False)
+
+    def background(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """The loops that cover what pushes lose."""
+        return [reconciler.run(_heard, interval_s) for reconciler, interval_s in self._reconcilers]
+
+
+class Desk:
+    """Meets `pipeline.Desk`."""
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+
+    async def hold(
+        self, facts: RequestFacts, route: Route, body: bytes | None, *, fresh: bool = False
+    ) -> Redirect | Refusal:
+        """Where to sign in."""
+        return await self._login.hold(facts, route, body, fresh=fresh)
+
+    async def step_up(
+        self, facts: RequestFacts, route: Route, body: bytes | None, demand: StepUp, reasons: Sequence[str]
+    ) -> Redirect | Refusal:
+        """Where to prove more."""
+        return await self._login.hold(facts, route, body, fresh=True)
+
+
+async def people_of(config: Config, shared: Shared, undo: contextlib.AsyncExitStack) -> People:
+    """The people of a configuration. Raises ConfigError or ValueError; `undo` frees what they hold."""
+    known = known_issuers(config, undo)
+    tokens = TokenReader([issuer.trusted for issuer in known], time.time)
+    undo.push_async_callback(tokens.close)
+    logins = LoginSessions(
+        shared.documents,
+        shared.store,
+        time.time,
+        _random,
+        idle_s=config.sessions.idle_s,
+        absolute_s=config.sessions.absolute_s,
+    )
+    bearer = BearerSessions(shared.store)
+    logouts, hooks, reconcilers = _endings(known, logins, shared)
+    parties = _parties(config, known)
+    if not parties:
+        return People((tokens,), bearer, logins, logouts, hooks, None, None, reconcilers)
+    by_issuer = {party.config.issuer: party for party in parties}
+    cookies = BrowserSessions(shared.documents, time.time, _random)
+    held = HeldRequests(shared.documents, time.time, _random, config.origin)
+    handover = Handover(
+        shared.documents,
+        cookies,
+        logins,
+        held,
+        host=config.host,
+        origin=config.origin,
+        clock=time.time,
+        random=_random,
+    )
+    login = Login(
+        parties,
+        shared.documents,
+        held,
+        logins,
+        cookies,
+        handover,
+        host=config.host,
+        clock=time.time,
+        random=_random,
+    )
+    own = OwnSessions(login, logins, cookies, by_issuer, origin=config.origin(config.host), random=_random)
+    refresher = Refresher(logins, shared.documents, by_issuer, time.time, _random)
+    undo.push_async_callback(refresher.close)
+    return People(
+        readers=(tokens, CookieReader(cookies, logins, refresher, by_issuer, time.time)),
+        binder=BinderByKind(BrowserBinder(logins, shared.store, time.time), bearer),
+        logins=logins,
+        logouts=logouts,
+        hooks=hooks,
+        sign_ins=SignIns(login, handover, own),
+        desk=Desk(login),
+        _reconcilers=reconcilers,
+    )
+
+
+def _parties(config: Config, known: Sequence[KnownIssuer]) -> list[RelyingParty]:
+    origin = config.origin(config.host)
+    return [
+        RelyingParty(
+            issuer.config,
+            issuer.trusted.directory,
+            issuer.http,
+            login_credential(issuer.config.login),
+            f"{origin}{CALLBACK}{issuer.config.slug}",
+            time.time,
+        )
+        for issuer in known
+        if issuer.config.login is not None
+    ]
+
+
+def _endings(
+    known: Sequence[KnownIssuer], logins: LoginSessions, shared: Shared
+) -> tuple[dict[str, LogoutReceiver], dict[str, HookReceiver], list[tuple[Reconciler, float]]]:
+    """How each issuer tells us that somebody is signed out: back-channel logout, webhooks, and a loop that looks."""
+    logouts, hooks, reconcilers = {}, {}, []
+    for issuer in known:
+        config, documents = issuer.config, shared.documents
+        if config.login is not None:
+            logouts[config.slug] = LogoutReceiver(
+                config, config.login.client_id, issuer.trusted.directory, logins, documents, time.time
+            )
+        if config.zitadel is None:
+            continue
+        actor = EventActor(config.issuer, logins, documents, time.time, issuer.api)
+        keys = [resolve_secret(key).reveal().encode() for key in config.zitadel.webhook_keys]
+        if keys:
+            hooks[config.slug] = HookReceiver(keys, actor, time.time)
+        if issuer.api is not None:
+            reconciler = Reconciler(issuer.api, actor, logins, documents, logins, time.time)
+            reconcilers.append((reconciler, config.zitadel.reconcile_s))
+    return logouts, hooks, reconcilers
+
+
+def _heard(told: Round) -> None:
+    if told.trouble:
+        log.get("people").warning("reconcile_failed", trouble=told.trouble)
+
+
+def _random() -> str:
+    return secrets.token_urlsafe(32)

@@ -1,26 +1,36 @@
-"""`python -m bench [--only edge|decision|memory]`: measure, print a table, write bench/results.json."""
+"""`python -m bench [--only GROUP]`: measure, print a table, write bench/results.json."""
 
 from __future__ import annotations
 
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvloop
 from rich.console import Console
 
-from bench import decision, edge, memory, results, world
+from bench import decision, edge, login, memory, results, world
 from bench.processes import BenchFailed
 
-_GROUPS = ("edge", "decision", "memory")
+type _Say = Callable[[str], None]
+
+# Those that measure beside a world of services and a load client, and those that bring their own.
+_IN_WORLD: dict[str, Callable[[world.World, _Say], dict[str, Any]]] = {
+    "edge": edge.measure,
+    "decision": lambda made, say: uvloop.run(decision.measure(made, say)),
+    "memory": lambda made, say: uvloop.run(memory.measure(made, say)),
+}
+_ALONE: dict[str, Callable[[_Say], dict[str, Any]]] = {
+    "login": login.measure,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every group or one; 1 when a measurement could not be made."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Side-by-side measurements.")
-    parser.add_argument("--only", choices=_GROUPS, help="One group alone.")
+    parser.add_argument("--only", choices=[*_IN_WORLD, *_ALONE], help="One group alone.")
     only: str | None = parser.parse_args(arguments).only
     console = Console(soft_wrap=True)
     figures: dict[str, Any] = {}
@@ -29,14 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"[dim]{text}[/]")
 
     try:
-        with world.made() as made:
-            uvloop.run(world.enrol(made))
-            for group in (only,) if only else _GROUPS:
-                if group == "edge":
-                    figures |= edge.measure(made, say)
-                else:
-                    module = decision if group == "decision" else memory
-                    figures |= uvloop.run(module.measure(made, say))
+        in_world = [name for name in _IN_WORLD if only in {None, name}]
+        if in_world:
+            with world.made() as made:
+                uvloop.run(world.enrol(made))
+                for name in in_world:
+                    figures |= _IN_WORLD[name](made, say)
+        for name, measure in _ALONE.items():
+            if only in {None, name}:
+                figures |= measure(say)
     except (BenchFailed, OSError, subprocess.CalledProcessError) as error:
         console.print(str(error), style="red", markup=False)
         return 1

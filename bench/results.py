@@ -39,6 +39,10 @@ FIGURES = (
     Figure("decision_scale_factor", "5,000 services against 10, p50", "{:.2f} x", "≤ 1.2 x", lambda x: x <= 1.2),
     Figure("idle_conn_kib", "memory of an idle mTLS connection", "{:.0f} KiB"),
     Figure("download_rss_growth_mib", "memory growth during a 1 GiB download", "{:.1f} MiB"),
+    Figure("logout_push_p99_ms", "logout at the provider, pushed, p99", "{:.0f} ms", "< 1,000 ms", lambda x: x < 1000),
+    Figure("logout_reconcile_p99_ms", "the same, every push lost, p99", "{:.0f} ms", "< 5,000 ms", lambda x: x < 5000),
+    Figure("refreshes_for_200_parallel", "refreshes for 200 requests at once", "{:.0f}", "1", lambda x: x == 1),
+    Figure("session_lookup_p50_us", "one of 100,000 sessions, p50", "{:.0f} us", "< 100 us", lambda x: x < 100),
 )
 
 

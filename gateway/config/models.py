@@ -33,7 +33,7 @@ def _word_or_number(value: Any) -> str:
 
 
 def _short_or_long(value: Any) -> str:
-    return "(short)" if isinstance(value, str) else "(long)"
+    return "(short)" if isinstance(value, str | bool) else "(long)"
 
 
 class Model(BaseModel):
@@ -107,6 +107,7 @@ class Login(Model):
     empty_amr: Literal["refuse", "accept"] = Field(
         "refuse", description="A sign-in without `amr`; accepted, it proves no factor at all."
     )
+    first_factor: bool = Field(True, description="Whoever has no second factor here yet may add the first one alone.")
 
 
 class ZitadelApi(Model):
@@ -186,6 +187,15 @@ class Upstream(Model):
     health: Health | None = Field(None, description="Active checks; needed with several urls.")
 
 
+class Mfa(Model):
+    """Which second factor is needed, and how fresh."""
+
+    methods: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")], ...] = Field(
+        (), max_length=16, description="One of these `amr` values; by default those of the policies' settings."
+    )
+    max_age_s: int | None = Field(None, ge=1, le=86_400, description="A proof that is older does not count.")
+
+
 class Allow(Model):
     """What the starter policies ask for; handed to Rego as data.gateway.services[name].allow."""
 
@@ -193,7 +203,9 @@ class Allow(Model):
     roles: tuple[str, ...] = Field((), description="One of these roles is needed; org/role names the organisation.")
     departments: tuple[str, ...] = Field((), description="One of these departments; by default the service's own.")
     countries: tuple[Country, ...] = Field((), description="Only these countries (ISO 3166-1 alpha-2).")
-    mfa: bool | None = Field(None, description="A second factor is needed; by default on the staff plane.")
+    mfa: (
+        Annotated[Annotated[bool, Tag("(short)")] | Annotated[Mfa, Tag("(long)")], Discriminator(_short_or_long)] | None
+    ) = Field(None, description="A second factor is needed; by default on the staff plane.")
     read_only_roles: tuple[str, ...] = Field((), description="These roles may look (GET, HEAD) but not change.")
 
 

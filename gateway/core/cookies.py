@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from gateway.core.reasons import Refusal
 
 SESSION, SSO, BINDING = "__Host-gateway-session", "__Host-gateway-sso", "__Host-gateway-login"
+BOUND = "__Host-gateway-bound"  # short-lived: the browser gets the next one for a proof of its key
 _OURS = "__host-gateway-"
 _VALUE = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 

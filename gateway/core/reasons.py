@@ -103,6 +103,25 @@ REASONS: dict[str, Reason] = _table(
     ("token_inactive", 401, "The issuer says that this token is no longer active.", _NEW_TOKEN),
     ("issuer_unavailable", 503, "The identity provider cannot be asked right now.", _RETRY),
     ("binding_mismatch", 401, "The credential belongs to another device or key.", "Use it where it was made."),
+    (
+        "binding_unproven",
+        401,
+        "Your browser did not prove the key that your session is bound to.",
+        "Reload the page. If that does not help, sign in again.",
+    ),
+    ("key_proof_invalid", 400, "The proof of the browser's key cannot be used.", "Sign in again."),
+    (
+        "dpop_proof_invalid",
+        401,
+        "The DPoP proof does not fit this request.",
+        "Make a new proof for every request, with the token's own key and this very address.",
+    ),
+    (
+        "dpop_nonce_required",
+        401,
+        "The DPoP proof needs a nonce that this gateway gave out lately.",
+        "Repeat the request with a new proof that holds the nonce in the DPoP-Nonce header.",
+    ),
     ("session_revoked", 401, "The session has been ended.", "Sign in again."),
     ("session_expired", 401, "Your session is over: it was idle, or open, for too long.", "Sign in again."),
     (

@@ -228,6 +228,16 @@ def _host(raw: bytes) -> tuple[str, str] | None:
     return host, host if port == _HTTPS_PORT else f"{host}:{port}"
 
 
+def canonical_url(text: str) -> str | None:
+    """An https URL spelled as `origin` and `path` are, without query and fragment; None for what is none."""
+    scheme, mark, rest = text.partition("://")
+    if not mark or scheme.lower() != "https" or not text.isascii():
+        return None
+    authority, _, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    named, canonical = _host(authority.encode("ascii")), _segments(f"/{path}".encode("ascii"))
+    return None if named is None or canonical is None else f"https://{named[1]}{canonical[0]}"
+
+
 def _is_ip(host: str) -> bool:
     try:
         ipaddress.ip_address(host.strip("[]"))

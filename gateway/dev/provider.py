@@ -206,6 +206,7 @@ class DevProvider(TokenOffice):
             "login": {"client_id": APP_CLIENT, "secret": self.app_secret},
             "owner_token": self.instance.owner_token,
             "login_token": self.instance.login_token,
+            "asked": self.asked,
         }
         return JSONResponse(document)
 

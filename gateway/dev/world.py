@@ -224,6 +224,11 @@ class World:
             put.raise_for_status()
         return str(made["signingKey"])
 
+    def asked(self, endpoint: str) -> int:
+        """How many requests an endpoint of the provider ("token", "introspect", ...) has had."""
+        answer = self._http.get(f"{self.provider_url}/dev/client").raise_for_status().json()
+        return int(answer["asked"].get(endpoint, 0))
+
     def order(self, action: str, **wanted: Any) -> dict[str, Any]:
         """Order something of the provider: `lock`, `end-session`, `app`, `switch`, ... (see gateway.dev.zitadel)."""
         answer = self._http.post(f"{self.provider_url}/dev/{action}", json=wanted).raise_for_status()

@@ -28,13 +28,17 @@ _KEPT_S = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class BrowserSession:
-    """One cookie: a login session's use on one host. `key` is the cookie's digest; `device_id` "" is no device."""
+    """One cookie: a login session's use on one host. `key` is the cookie's digest; `device_id` "" is no device.
+
+    It is good while `rotation` is that of its login session.
+    """
 
     key: str = field(repr=False)
     login_id: str
     host: str
     device_id: str
     created_at: float
+    rotation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class BrowserSessions:
             "host": host,
             "device_id": "" if device is None else device.id,
             "created_at": self._clock(),
+            "rotation": login.rotation,
         }
         await self._documents.put(
             COLLECTION,
@@ -131,6 +136,8 @@ class CookieReader:
         login = await self._logins.live(browser.login_id)
         if isinstance(login, Refusal):
             return login
+        if browser.rotation != login.rotation:
+            return Refusal("login_required", "a cookie from before a step-up")
         issuer = login.identity.issuer
         if issuer not in self._issuers or (route.issuers and issuer not in route.issuers):
             return Refusal("login_required", "an issuer that this service does not accept")
@@ -181,13 +188,10 @@ class BrowserBinder:
             step_s = min(_STEP_S, self._logins.idle_s / 4)
             await self._record(login, step_s)
             await self._logins.seen(login, step_s)
-        elevated = login.elevated_until
-        return Session(
-            login.id,
-            login.created_at,
-            tuple(bound_by),
-            elevated if elevated is not None and elevated > self._clock() else None,
-        )
+        if not login.is_elevated(self._clock()):
+            return Session(login.id, login.created_at, tuple(bound_by))
+        until, at = login.elevated_until, login.elevated_at
+        return Session(login.id, login.created_at, tuple(bound_by), until, at, login.elevated_amr)
 
     async def _record(self, login: LoginSession, step_s: float) -> None:
         """Keep the list of sessions current; the login session itself says when that is due."""

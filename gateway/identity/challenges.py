@@ -1,4 +1,4 @@
-"""What a client is told about tokens: WWW-Authenticate (RFC 6750, RFC 9470) and resource metadata (RFC 9728)."""
+"""What a client is told about tokens: WWW-Authenticate (RFC 6750, RFC 9449, RFC 9470), resource metadata (RFC 9728)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gateway.core.reasons import reason
+from gateway.identity.dpop import ALGORITHMS
 
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 _UNQUOTABLE = re.compile(r"[^\x20-\x7e]")
 _STEP_UP = frozenset({"mfa_required", "mfa_stale", "risk_high"})
 _NO_TOKEN = frozenset({"login_required"})
+_DPOP = {"dpop_nonce_required": "use_dpop_nonce", "dpop_proof_invalid": "invalid_dpop_proof"}
 
 
 def bearer_challenge(
@@ -20,10 +22,13 @@ def bearer_challenge(
     scope: str | None = None,
     max_age: int | None = None,
     acr_values: str | None = None,
+    *,
+    dpop: bool = False,
 ) -> str:
     """The value of WWW-Authenticate for a refusal with this reason; `max_age` is in seconds.
 
     Without a token it carries no error (RFC 6750 section 3.1). The error is for programs; people read the reply.
+    `dpop`: the client used DPoP (RFC 9449 section 7.1); one that did not where its token is bound is told of it.
     """
     fields: dict[str, str] = {}
     error = _error(reason_code)
@@ -37,8 +42,12 @@ def bearer_challenge(
             fields["acr_values"] = acr_values
         if max_age is not None:
             fields["max_age"] = str(max(0, int(max_age)))
+    algorithms = f"algs={_quoted(' '.join(ALGORITHMS))}"
     fields["resource_metadata"] = resource_metadata_url
-    return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+    text = ", ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+    if dpop:
+        return f"DPoP {text}, {algorithms}"
+    return f"Bearer {text}, DPoP {algorithms}" if reason_code == "binding_mismatch" else f"Bearer {text}"
 
 
 def resource_metadata(host: str, issuers: Iterable[str], scopes: Sequence[str] = ()) -> dict[str, Any]:
@@ -47,6 +56,7 @@ def resource_metadata(host: str, issuers: Iterable[str], scopes: Sequence[str] =
         "resource": f"https://{host}",
         "authorization_servers": list(issuers),
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": list(ALGORITHMS),
     }
     if scopes:
         document["scopes_supported"] = list(scopes)
@@ -54,9 +64,14 @@ def resource_metadata(host: str, issuers: Iterable[str], scopes: Sequence[str] =
 
 
 def _error(code: str) -> str | None:
-    """The error code (RFC 6750 section 3.1, RFC 9470 section 3); None without a token, or when it is not to blame."""
+    """The error code (RFC 6750 section 3.1, RFC 9449 section 12.2, RFC 9470 section 3).
+
+    None without a token, or when it is not to blame.
+    """
     if code in _NO_TOKEN:
         return None
+    if code in _DPOP:
+        return _DPOP[code]
     if code in _STEP_UP:
         return "insufficient_user_authentication"
     return {400: "invalid_request", 401: "invalid_token", 403: "insufficient_scope"}.get(reason(code).status)

@@ -22,7 +22,7 @@ from gateway.identity.held import Held, HeldRequests, cookies_going_on
 from gateway.identity.login_sessions import LoginSession, LoginSessions
 
 COLLECTION = "ticket"
-ARRIVAL, LOGIN = "/.gateway/session", "/.gateway/login"
+ARRIVAL, LOGIN, STEP_UP = "/.gateway/session", "/.gateway/login", "/.gateway/step-up"
 TICKET_LIFE_S = 60.0
 
 
@@ -74,6 +74,10 @@ class Handover:
         """Where the sign-in for a held request begins."""
         return f"{self._origin(self._host)}{LOGIN}?{urlencode({'held': held.id})}"
 
+    def to_step_up(self, held: Held) -> str:
+        """Where somebody proves what a held request needs."""
+        return f"{self._origin(self._host)}{STEP_UP}?{urlencode({'held': held.id})}"
+
     async def leave(self, login: LoginSession, held: Held) -> str:
         """Where somebody who is signed in goes on with a held request: its host, with a ticket."""
         if held.host == self._host:
@@ -81,6 +85,7 @@ class Handover:
             return held.target
         ticket = self._random()
         document = {"login": login.id, "held": held.id, "host": held.host, "binding": held.binding}
+        document["rotation"] = login.rotation
         value = json.dumps(document).encode()
         await self._documents.put(COLLECTION, digest(ticket), value, self._clock() + TICKET_LIFE_S, version=0)
         return f"{self._origin(held.host)}{ARRIVAL}?{urlencode({'ticket': ticket})}"
@@ -108,10 +113,12 @@ class Handover:
         if not isinstance(binding, str) or not hmac.compare_digest(digest(binding), said["binding"]):
             return Refusal("login_other_browser", "ticket")
         login = await self._logins.live(said["login"])
-        if isinstance(login, Refusal):
-            # Another tab signed in meanwhile and ended this session: its request still waits.
+        if isinstance(login, Refusal) or login.rotation != said["rotation"]:
+            # Another tab signed in meanwhile and ended this session, or stepped up: its request still waits.
             held = await self._held.look(said["held"])
-            return login if held is None else Redirect(self.to_login(held))
+            if held is not None:
+                return Redirect(self.to_login(held))
+            return login if isinstance(login, Refusal) else Refusal("login_expired", "a ticket from before a step-up")
         if other_device(login, None, device):
             await self._logins.end(login.id, "its ticket was used without its device")
             return Refusal("binding_mismatch", login.id)

@@ -11,10 +11,11 @@ import json
 import time
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from gateway.core.cookies import digest, is_value, without_ours
+from gateway.core.decision import StepUp
 from gateway.core.ports import Documents
 from gateway.core.reasons import Refusal
 from gateway.core.request import RawRequest, RequestFacts
@@ -35,8 +36,9 @@ class Held:
     """A request that waits. `binding` is the digest of the browser's binding cookie on `host`.
 
     `authority` is the host as the browser wrote it, with its port. `issuers` are those its service accepts, empty for
-    every one; `fresh`: a session is there, and policy wants a new sign-in all the same. A GET or HEAD goes on as a
-    redirect to `target`, so it has neither headers nor body.
+    every one; `fresh`: a session is there, and policy wants a new sign-in all the same. `step_up_methods` and
+    `step_up_max_age_s` are what has to be proven first, 0 seconds for nothing; `reasons` says why. A GET or HEAD goes
+    on as a redirect to `target`, so it has neither headers nor body.
     """
 
     id: str = field(repr=False)
@@ -50,6 +52,14 @@ class Held:
     issuers: tuple[str, ...] = ()
     zero_log: bool = False
     fresh: bool = False
+    step_up_methods: tuple[str, ...] = ()
+    step_up_max_age_s: int = 0
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def step_up(self) -> StepUp | None:
+        """What has to be proven before it goes on; None where it waits for a sign-in."""
+        return StepUp(self.step_up_methods, self.step_up_max_age_s) if self.step_up_max_age_s else None
 
     @property
     def is_safe(self) -> bool:
@@ -83,7 +93,15 @@ class HeldRequests:
         self._budget = _Budget(budget_bytes)
 
     async def hold(
-        self, facts: RequestFacts, route: Route | None, body: bytes | None, binding: str, *, fresh: bool = False
+        self,
+        facts: RequestFacts,
+        route: Route | None,
+        body: bytes | None,
+        binding: str,
+        *,
+        fresh: bool = False,
+        step_up: StepUp | None = None,
+        reasons: Sequence[str] = (),
     ) -> Held | Refusal:
         """Let a request wait. `body` is None when it is not there as a whole; `binding` is the cookie's value.
 
@@ -112,6 +130,9 @@ class HeldRequests:
             issuers=route.issuers if route is not None else (),
             zero_log=route is not None and route.zero_log,
             fresh=fresh,
+            step_up_methods=step_up.methods if step_up is not None else (),
+            step_up_max_age_s=step_up.max_age_s if step_up is not None else 0,
+            reasons=tuple(reasons),
         )
         await self._documents.put(COLLECTION, digest(held.id), _encode(held), self._clock() + LIFE_S, version=0)
         return held
@@ -122,6 +143,14 @@ class HeldRequests:
             return None
         document = await self._documents.get(COLLECTION, digest(held_id), self._clock())
         return None if document is None else _decode(held_id, document.value)
+
+    async def freshen(self, held: Held) -> bool:
+        """From now on this request waits for a new sign-in, as long as it would have; False when it waits no more."""
+        document = await self._documents.get(COLLECTION, digest(held.id), self._clock())
+        if document is None:
+            return False
+        value = _encode(replace(held, fresh=True))
+        return await self._documents.put(COLLECTION, document.key, value, document.expires_at, version=document.version)
 
     async def take(self, held_id: str) -> Held | None:
         """As `look`, and it waits no longer: of several callers one gets it."""
@@ -176,6 +205,9 @@ def _encode(held: Held) -> bytes:
         "issuers": held.issuers,
         "zero_log": held.zero_log,
         "fresh": held.fresh,
+        "step_up_methods": held.step_up_methods,
+        "step_up_max_age_s": held.step_up_max_age_s,
+        "reasons": held.reasons,
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -194,4 +226,7 @@ def _decode(held_id: str, value: bytes) -> Held:
         issuers=tuple(found["issuers"]),
         zero_log=found["zero_log"],
         fresh=found["fresh"],
+        step_up_methods=tuple(found["step_up_methods"]),
+        step_up_max_age_s=found["step_up_max_age_s"],
+        reasons=tuple(found["reasons"]),
     )

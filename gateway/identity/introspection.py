@@ -137,8 +137,11 @@ class Introspector:
         claims = present(document)
         if "sub" not in claims:
             return Refusal("issuer_unavailable", "introspection: an answer without sub")
-        if str(claims.get("token_type", "bearer")).lower() != "bearer":
-            return _Inactive(Refusal("token_kind_wrong", "not a bearer token"), asked_at)
+        kind, bound_to = str(claims.get("token_type", "bearer")).lower(), claims.get("cnf")
+        if kind != "bearer" and not (kind == "dpop" and isinstance(bound_to, dict) and "jkt" in bound_to):
+            return _Inactive(
+                Refusal("token_kind_wrong", "neither a bearer token nor one that is bound to a key"), asked_at
+            )
         refusal = check_claims(claims, self._config, asked_at)
         if refusal is None:
             return Active(claims, asked_at)

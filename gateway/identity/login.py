@@ -16,6 +16,7 @@ from enum import StrEnum
 from urllib.parse import urlencode
 
 from gateway.core.cookies import BINDING, SSO, cookie, digest, is_value, read_cookie
+from gateway.core.decision import StepUp
 from gateway.core.ports import Documents
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
@@ -134,10 +135,18 @@ class Login:
         self._random = random
 
     async def hold(
-        self, facts: RequestFacts, route: Route | None, body: bytes | None, *, fresh: bool = False
+        self,
+        facts: RequestFacts,
+        route: Route | None,
+        body: bytes | None,
+        *,
+        fresh: bool = False,
+        step_up: StepUp | None = None,
+        reasons: Sequence[str] = (),
     ) -> Redirect | Refusal:
         """Let a page request wait and send its sender to sign in; `fresh`: even when a session is there.
 
+        With `step_up` they are sent to prove that; `reasons` are policy's for it.
         `body` None: it is not there as a whole. Refusals: `login_required` when nobody can sign in for this or it
         cannot wait, `cookie_ambiguous`, `too_many_attempts`.
         """
@@ -146,10 +155,11 @@ class Login:
         binding = self._binding(facts)
         if isinstance(binding, Refusal):
             return binding
-        held = await self._held.hold(facts, route, body, binding, fresh=fresh)
+        held = await self._held.hold(facts, route, body, binding, fresh=fresh, step_up=step_up, reasons=reasons)
         if isinstance(held, Refusal):
             return held
-        return Redirect(self._handover.to_login(held), (cookie(BINDING, binding, HELD_LIFE_S),))
+        way = self._handover.to_login(held) if step_up is None else self._handover.to_step_up(held)
+        return Redirect(way, (cookie(BINDING, binding, HELD_LIFE_S),))
 
     async def begin(self, facts: RequestFacts, device: Device | None) -> Redirect | Choice | Refusal:
         """`GET /.gateway/login?held=...[&issuer=slug]`: on with the session that is there, or to the issuer.
@@ -222,6 +232,8 @@ class Login:
         if isinstance(login, LoginSession) and other_device(login, browser, device):
             await self._logins.end(login.id, "its cookie was used without its device")
             return Refusal("binding_mismatch", login.id)
+        if isinstance(login, LoginSession) and browser.rotation != login.rotation:
+            return Refusal("login_required", "a cookie from before a step-up")
         return login
 
     # ---- the steps ----

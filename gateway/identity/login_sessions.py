@@ -26,6 +26,7 @@ SESSIONS, SIDS, TOKENS, HELD = "login_session", "sid", "tokens", "held_sid"
 _SHARDS = 256
 _ENDED_SID_KEPT_S = 900.0  # longer than a sign-in takes
 _KEPT_S = 3_600.0  # after its end a session is still known, so that it is not taken for a stranger's
+_LEAD_S = 60.0
 _TRIES = 20
 
 
@@ -34,7 +35,8 @@ class LoginSession:
     """A person's sign-in. Times are seconds since the epoch; `ends_at` is the absolute limit.
 
     `device_id` "" is a session that is bound to no device. `fresh_until` is the end of the access token, None when it
-    is not renewed. `elevated_amr` are the factors proven here, good until `elevated_until`.
+    is not renewed; from `renew_at` on it is. `elevated_amr` are the factors proven here at `elevated_at`, good until
+    `elevated_until`. `rotation` grows with every such proof; cookies and tickets of an earlier one are good no more.
     """
 
     id: str
@@ -46,8 +48,11 @@ class LoginSession:
     last_seen_at: float
     ends_at: float
     fresh_until: float | None = None
+    renew_at: float | None = None
     elevated_until: float | None = None
+    elevated_at: float | None = None
     elevated_amr: tuple[str, ...] = ()
+    rotation: int = 0
     ended_at: float | None = None
     ended_why: str = ""
 
@@ -61,10 +66,13 @@ class LoginSession:
             return Refusal("session_expired", "idle")
         return None
 
+    def is_elevated(self, now: float) -> bool:
+        """Whether something was proven here that still counts."""
+        return self.elevated_until is not None and now < self.elevated_until
+
     def subject_now(self, now: float) -> Identity:
         """The identity with what was proven here added to it, for as long as that is good."""
-        elevated = self.elevated_until is not None and now < self.elevated_until
-        amr = (*self.identity.amr, *self.elevated_amr) if elevated else self.identity.amr
+        amr = (*self.identity.amr, *self.elevated_amr) if self.is_elevated(now) else self.identity.amr
         return replace(self.identity, amr=tuple(dict.fromkeys(amr)), session_hint=self.id, expires_at=self.ends_at)
 
 
@@ -92,6 +100,7 @@ class LoginSessions:
     ) -> LoginSession | Refusal:
         """A new session for a sign-in that was checked. Refusal `session_revoked` when the issuer ended it already."""
         now = self._clock()
+        fresh_until = tokens.expires_at if tokens.refresh_token is not None else None
         if sid and await self._documents.get(SIDS, _ended_key(identity.issuer, sid), now) is not None:
             return Refusal("session_revoked", "ended by the issuer during the sign-in")
         login = LoginSession(
@@ -103,7 +112,8 @@ class LoginSessions:
             created_at=now,
             last_seen_at=now,
             ends_at=now + self._absolute_s,
-            fresh_until=tokens.expires_at if tokens.refresh_token is not None else None,
+            fresh_until=fresh_until,
+            renew_at=renewal(now, fresh_until),
         )
         await self.put_tokens(login, tokens, version=0)
         if sid:
@@ -157,10 +167,24 @@ class LoginSessions:
             )
 
     async def elevate(self, login_id: str, amr: Sequence[str], until: float) -> LoginSession | None:
-        """Factors were proven here: `amr` is theirs until `until`. None when the session is over."""
-        return await self.change(
-            login_id, lambda found: replace(found, elevated_amr=tuple(amr), elevated_until=min(until, found.ends_at))
-        )
+        """Factors were proven here just now: `amr` is theirs until `until`. None when the session is over.
+
+        Every cookie and ticket of the session is good no more: what was stolen before does not rise with its owner.
+        """
+        now = self._clock()
+
+        def make(found: LoginSession) -> LoginSession:
+            # A proof of the same or more does not end sooner than the one before it.
+            before = found.elevated_until if set(found.elevated_amr) <= set(amr) else None
+            return replace(
+                found,
+                elevated_amr=tuple(amr),
+                elevated_at=now,
+                elevated_until=min(max(until, before or until), found.ends_at),
+                rotation=found.rotation + 1,
+            )
+
+        return await self.change(login_id, make)
 
     # ---- tokens ----
 
@@ -251,6 +275,11 @@ class LoginSessions:
         return await self._documents.put(
             SESSIONS, login.id, value, login.ends_at + _KEPT_S, version=version, group=group
         )
+
+
+def renewal(now: float, fresh_until: float | None) -> float | None:
+    """When a token that is good from now until then is renewed, while requests go on; None for never."""
+    return None if fresh_until is None else fresh_until - min(_LEAD_S, (fresh_until - now) / 5)
 
 
 def _group(issuer: str, name: str) -> str:

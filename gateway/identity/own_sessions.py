@@ -86,7 +86,7 @@ class OwnSessions:
 
         Refusals: `csrf_refused`, `malformed_request`, those of `mine`. Somebody else's session is not found: 0.
         """
-        mine = await self._allowed(facts, device, form)
+        mine = await self.allowed(facts, device, form)
         if isinstance(mine, Refusal):
             return mine
         if form.get("action") == "end":
@@ -102,7 +102,7 @@ class OwnSessions:
 
         Refusals: `csrf_refused`, those of `mine`.
         """
-        mine = await self._allowed(facts, device, form)
+        mine = await self.allowed(facts, device, form)
         if isinstance(mine, Refusal):
             return mine
         current = mine.current
@@ -118,8 +118,11 @@ class OwnSessions:
             url = await party.sign_out_url(hint, self._origin + SIGNED_OUT, self._random())
         return Redirect(url or SIGNED_OUT, (no_cookie(SSO),))
 
-    async def _allowed(self, facts: RequestFacts, device: Device | None, form: Mapping[str, str]) -> Mine | Refusal:
-        """Whether the gateway's own page, made for this cookie, sent this form."""
+    async def allowed(self, facts: RequestFacts, device: Device | None, form: Mapping[str, str]) -> Mine | Refusal:
+        """Whose form this is, if the gateway's own page, made for this cookie, sent it.
+
+        Refusals: `csrf_refused`, those of `mine`.
+        """
         if facts.method != "POST" or facts.header_values("origin") != [self._origin]:
             return Refusal("csrf_refused", "origin")
         if facts.header_values("sec-fetch-site") not in ([], ["same-origin"]):

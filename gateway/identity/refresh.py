@@ -15,12 +15,11 @@ from dataclasses import replace
 from gateway.core.ports import Documents
 from gateway.core.reasons import Refusal
 from gateway.identity.claims import Claims, identity_of
-from gateway.identity.login_sessions import LoginSession, LoginSessions
+from gateway.identity.login_sessions import LoginSession, LoginSessions, renewal
 from gateway.identity.oidc import RelyingParty, Tokens
 from gateway.identity.single_flight import SingleFlight
 
 LOCKS = "lock"
-LEAD_S = 60.0  # a token is renewed this long before it expires, while requests go on
 LEASE_S = 20.0  # longer than an issuer may take
 _WAIT_S, _POLL_S = 12.0, 0.05
 _RETRY_S = 5.0
@@ -52,7 +51,7 @@ class Refresher:
         Refusals: `session_revoked` (the issuer says so; the session is then ended), `issuer_unavailable`.
         """
         now = self._clock()
-        if login.fresh_until is None or now < login.fresh_until - LEAD_S:
+        if login.fresh_until is None or not self._is_due(login):
             return login
         held_back = now < self._retry_at.get(login.id, 0.0) and not self._flight.busy(login.id)
         if now < login.fresh_until:
@@ -96,7 +95,7 @@ class Refresher:
         return Refusal("issuer_unavailable", "another worker refreshes for too long")
 
     def _is_due(self, login: LoginSession) -> bool:
-        return login.fresh_until is not None and self._clock() >= login.fresh_until - LEAD_S
+        return login.renew_at is not None and self._clock() >= login.renew_at
 
     async def _unlock(self, login_id: str, owner: bytes) -> None:
         """Give the lock back, unless the lease is over and it is somebody else's by now."""
@@ -129,7 +128,8 @@ class Refresher:
         claims = await issuer.renewed_claims(tokens, subject=identity.subject, auth_time=identity.auth_time)
         if isinstance(claims, Refusal):
             return await self._failed(login, claims)
-        renewed = await self._sessions.change(login.id, lambda found: _renewed(found, tokens, claims, issuer))
+        now = self._clock()
+        renewed = await self._sessions.change(login.id, lambda found: _renewed(found, tokens, claims, issuer, now))
         return renewed or await self._sessions.live(login.id)
 
     async def _failed(self, login: LoginSession, refusal: Refusal) -> Refusal:
@@ -143,7 +143,9 @@ class Refresher:
         return Refusal("session_revoked", why)
 
 
-def _renewed(login: LoginSession, tokens: Tokens, claims: Claims | None, issuer: RelyingParty) -> LoginSession:
+def _renewed(
+    login: LoginSession, tokens: Tokens, claims: Claims | None, issuer: RelyingParty, now: float
+) -> LoginSession:
     """The session after a refresh: what the issuer says of the person now; how they signed in stays."""
     identity = login.identity
     if claims is not None:
@@ -153,4 +155,5 @@ def _renewed(login: LoginSession, tokens: Tokens, claims: Claims | None, issuer:
             identity = replace(identity, roles=(), department="")
         else:
             identity = replace(found, amr=identity.amr, acr=identity.acr, auth_time=identity.auth_time, confirmation={})
-    return replace(login, identity=identity, fresh_until=tokens.expires_at)
+    until = tokens.expires_at
+    return replace(login, identity=identity, fresh_until=until, renew_at=renewal(now, until))

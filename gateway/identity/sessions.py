@@ -1,6 +1,8 @@
-"""Stage 6 for bearer tokens: the session a token belongs to, whether it was ended, and the key it is bound to.
+"""Stage 6 for access tokens: the session a token belongs to, whether it was ended, and the key it is bound to.
 
-Laws: the store is asked on every request. On a zero-log route nothing is written; only the revocation is looked up.
+Laws: the store is asked on every request. On a zero-log route nothing is written but that a proof was used; only the
+revocation is looked up. A token and the scheme it comes under fit each other: one that is bound by DPoP is no bearer
+token, and one that is not needs no proof (RFC 9449 section 7.2).
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session
+from gateway.identity.dpop import Dpop, speaks_dpop
+from gateway.identity.tokens import Credential, read_credential
 
 _REFRESH_S = 60.0
-_CERTIFICATE = "x5t#S256"
+_CERTIFICATE, _KEY = "x5t#S256", "jkt"
 
 
 @lru_cache(maxsize=4096)
@@ -34,23 +38,40 @@ def session_id(issuer: str, subject: str, session_hint: str) -> str:
 
 
 class BearerSessions:
-    """Meets `SessionBinder`. Refusals: `session_revoked`, `binding_mismatch`. Raises StoreDown."""
+    """Meets `SessionBinder`. Raises StoreDown.
 
-    def __init__(self, store: SessionStore, clock: Callable[[], float] = time.time) -> None:
+    Refusals: `session_revoked`, `binding_mismatch`, and those of `Dpop`. Without `dpop` no token that is bound by DPoP
+    can be used.
+    """
+
+    def __init__(self, store: SessionStore, clock: Callable[[], float] = time.time, dpop: Dpop | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._dpop = dpop
         self._refreshing: set[str] = set()
 
     async def bind(
-        self, identity: Identity, device: Device | None, facts: RequestFacts, route: Route
+        self,
+        identity: Identity,
+        device: Device | None,
+        facts: RequestFacts,
+        route: Route,
+        *,
+        before: Session | None = None,
     ) -> Session | Refusal:
-        """The session of a token that may be used here, with this certificate, at this moment."""
+        """The session of a token that may be used here, with this certificate and key, at this moment.
+
+        `before` is the session that an open connection began with: its proofs stay, only the session is asked for.
+        """
         now = self._clock()
         name = session_id(identity.issuer, identity.subject, identity.session_hint)
         record = await self._store.session(name)
         if record is not None and record.revoked_at is not None:
             return Refusal("session_revoked", name)
-        bound_by = _bound_by(identity, device.cert_sha256 if device is not None else facts.peer.cert_sha256)
+        if before is not None and before.id == name:
+            bound_by: tuple[str, ...] | Refusal = before.bound_by
+        else:
+            bound_by = await self._prove(identity, device, facts)
         if isinstance(bound_by, Refusal):
             return bound_by
         if not route.zero_log:
@@ -86,15 +107,23 @@ class BearerSessions:
             finally:
                 self._refreshing.discard(name)
 
-
-def _bound_by(identity: Identity, cert_sha256: str) -> tuple[str, ...] | Refusal:
-    """The proofs that held. A confirmation that cannot be checked here is a mismatch (RFC 7800, RFC 8705)."""
-    confirmation = identity.confirmation
-    if not confirmation:
-        return ()
-    if confirmation.keys() != {_CERTIFICATE}:
-        return Refusal("binding_mismatch", "the token is bound to a kind of key that is not proven here")
-    expected = confirmation[_CERTIFICATE]
-    if not cert_sha256 or not hmac.compare_digest(expected.encode("utf-8", "replace"), cert_sha256.encode("ascii")):
-        return Refusal("binding_mismatch", "the token is bound to another certificate")
-    return (_CERTIFICATE,)
+    async def _prove(self, identity: Identity, device: Device | None, facts: RequestFacts) -> tuple[str, ...] | Refusal:
+        """The proofs that held. A confirmation that cannot be checked here is a mismatch (RFC 7800)."""
+        confirmation = identity.confirmation
+        if confirmation.keys() - {_CERTIFICATE, _KEY}:
+            return Refusal("binding_mismatch", "the token is bound to a kind of key that is not proven here")
+        held = []
+        if _CERTIFICATE in confirmation:
+            shown = device.cert_sha256 if device is not None else facts.peer.cert_sha256
+            expected = confirmation[_CERTIFICATE].encode("utf-8", "replace")
+            if not shown or not hmac.compare_digest(expected, shown.encode("ascii")):
+                return Refusal("binding_mismatch", "the token is bound to another certificate")
+            held.append(_CERTIFICATE)
+        if _KEY not in confirmation:
+            unbound = Refusal("binding_mismatch", "a DPoP proof for a token that is not bound by DPoP")
+            return unbound if speaks_dpop(facts) else tuple(held)
+        credential = read_credential(facts)
+        if self._dpop is None or not isinstance(credential, Credential) or credential.scheme != "dpop":
+            return Refusal("binding_mismatch", "a token that is bound by DPoP, without DPoP")
+        refusal = await self._dpop.verify(facts, credential.token, confirmation[_KEY])
+        return refusal or (*held, "dpop")

@@ -1,4 +1,4 @@
-"""Bearer access tokens -> Identity: JWTs verified here (RFC 8725, RFC 9068), all others by asking their issuer.
+"""Access tokens -> Identity: JWTs verified here (RFC 8725, RFC 9068), all others by asking their issuer.
 
 Law: a token is looked at only as far as it has been believed so far: size, form, header, issuer, algorithm, key,
 signature, kind, claims. A verified JWT is remembered by its SHA-256 for as long as its issuer's keys stay the same and
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -27,6 +27,7 @@ from gateway.identity.strict_json import read_object
 
 _CREDENTIAL = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?: +(.*))?\Z", re.DOTALL)
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
+_SCHEMES = frozenset({"bearer", "dpop"})
 _LIMIT_BYTES = 16_384
 _JWS_DOTS, _JWE_DOTS = 2, 4
 _MAX_KID = 256
@@ -43,6 +44,14 @@ class TrustedIssuer:
     introspector: Introspector | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """An access token and the scheme it came under, "bearer" or "dpop"."""
+
+    scheme: str
+    token: str = field(repr=False)
+
+
 @dataclass(slots=True)
 class _Verified:
     """A JWT whose signature and claims are good. `confirmed` is the identity made with the issuer's latest word."""
@@ -55,7 +64,10 @@ class _Verified:
 
 
 class TokenReader:
-    """The `IdentityReader` for `Authorization: Bearer` (RFC 6750 section 2.1)."""
+    """The `IdentityReader` for `Authorization: Bearer` (RFC 6750 section 2.1) and `DPoP` (RFC 9449 section 7.1).
+
+    Whether the key that a token is bound to was proven is the binder's to say.
+    """
 
     def __init__(self, issuers: Sequence[TrustedIssuer], clock: Callable[[], float], *, size: int = 10_000) -> None:
         self._issuers = {issuer.config.issuer: issuer for issuer in issuers}
@@ -67,9 +79,10 @@ class TokenReader:
 
     async def read(self, facts: RequestFacts, route: Route) -> Identity | None | Refusal:
         """The token's identity; None without an Authorization header or with one of another scheme."""
-        token = _bearer(facts.header_values("authorization"))
-        if not isinstance(token, str):
-            return token
+        credential = read_credential(facts)
+        if not isinstance(credential, Credential):
+            return credential
+        token = credential.token
         digest = sha256(token.encode("ascii")).digest()
         dots = token.count(".")
         if dots == _JWE_DOTS and token.startswith("eyJ"):
@@ -198,8 +211,9 @@ class TokenReader:
         return identity_of(claims, issuer.config, kind="opaque", expires_at=expires_at, hint=_hint(digest))
 
 
-def _bearer(values: list[str]) -> str | None | Refusal:
-    """The one bearer token among these Authorization values, None when there is none."""
+def read_credential(facts: RequestFacts) -> Credential | None | Refusal:
+    """The one access token of a request; None without an Authorization header or with one of another scheme."""
+    values = facts.header_values("authorization")
     if not values:
         return None
     if len(values) > 1:
@@ -208,13 +222,11 @@ def _bearer(values: list[str]) -> str | None | Refusal:
     if match is None:
         return Refusal("token_malformed", "authorization")
     scheme, token = match[1].lower(), match[2] or ""
-    if scheme == "dpop":
-        return Refusal("token_kind_wrong", "DPoP")
-    if scheme != "bearer":
+    if scheme not in _SCHEMES:
         return None
     if len(token) > _LIMIT_BYTES:
         return Refusal("token_malformed", "too large")
-    return token if _TOKEN.match(token) else Refusal("token_malformed", "authorization")
+    return Credential(scheme, token) if _TOKEN.match(token) else Refusal("token_malformed", "authorization")
 
 
 def _accepts(route: Route, issuer: TrustedIssuer) -> bool:

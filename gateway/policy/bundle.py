@@ -124,12 +124,13 @@ def service_data(services: Mapping[str, Service]) -> dict[str, Any]:
 
 def _allow(allow: Allow, service: Service) -> dict[str, Any]:
     departments = allow.departments or ((service.department,) if service.department else ())
+    mfa = (service.plane == "staff" and not allow.public) if allow.mfa is None else allow.mfa
     return {
         "public": allow.public,
         "roles": list(allow.roles),
         "departments": list(departments),
         "countries": list(allow.countries),
-        "mfa": (service.plane == "staff" and not allow.public) if allow.mfa is None else allow.mfa,
+        "mfa": mfa if isinstance(mfa, bool) else {"methods": list(mfa.methods), "max_age_s": mfa.max_age_s},
         "read_only_roles": list(allow.read_only_roles),
     }
 

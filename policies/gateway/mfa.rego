@@ -37,6 +37,20 @@ proof_ages contains scope.allow.mfa.max_age_s if is_number(scope.allow.mfa.max_a
 
 wanted_methods := intersection(proof_methods)
 
+# The person proved something that would do to the gateway itself, and it still counts.
+proven_here if {
+	input.session.elevated_until > input.now
+	some method in input.session.elevated_amr
+	method in wanted_methods
+}
+
+# The same, and so lately that even a high risk is content.
+proven_lately if {
+	proven_here
+	is_number(input.session.elevated_at)
+	input.now - input.session.elevated_at <= data.gateway.settings.mfa.risk_max_age_s
+}
+
 mfa_done if {
 	some method in input.identity.amr
 	method in wanted_methods
@@ -61,20 +75,6 @@ mfa_fresh if {
 	input.now - input.session.elevated_at <= min(proof_ages)
 }
 
-# The person proved something that would do to the gateway itself, and it still counts.
-proven_here if {
-	input.session.elevated_until > input.now
-	some method in input.session.elevated_amr
-	method in wanted_methods
-}
-
-# The same, and so lately that even a high risk is content.
-proven_lately if {
-	proven_here
-	is_number(input.session.elevated_at)
-	input.now - input.session.elevated_at <= data.gateway.settings.mfa.risk_max_age_s
-}
-
 challenges contains "mfa_required" if {
 	mfa_needed
 	not mfa_done
@@ -86,11 +86,11 @@ challenges contains "mfa_stale" if {
 	not mfa_fresh
 }
 
-# What a step-up has to prove, and for how long that counts.
-step_up := {"methods": sort(wanted_methods), "max_age_s": min(step_up_ages)}
-
 step_up_ages contains data.gateway.settings.mfa.step_up_max_age_s
 
 step_up_ages contains data.gateway.settings.mfa.risk_max_age_s if "risk_high" in challenges
 
 step_up_ages contains age if some age in proof_ages
+
+# What a step-up has to prove, and for how long that counts.
+step_up := {"methods": sort(wanted_methods), "max_age_s": min(step_up_ages)}

@@ -85,7 +85,4 @@ test_a_step_up_says_what_to_prove if {
 	usual == {"methods": ["mfa", "otp", "user"], "max_age_s": 60}
 	special := authz.step_up with input as asked with authz.scope as strict with data.gateway.settings as settings
 	special == {"methods": ["user"], "max_age_s": 30}
-	risky := object.union(asked, {"risk": {"level": "high"}})
-	fresh := authz.step_up with input as risky with authz.scope as plain with data.gateway.settings as settings
-	fresh == {"methods": ["mfa", "otp", "user"], "max_age_s": 20}
 }

@@ -75,14 +75,15 @@ def test_there_is_no_logic_in_an_assert(path: Path) -> None:
 
 def test_broad_excepts_are_few_and_known() -> None:
     known = {
-        "gateway/pipeline.py": 2,
+        # To judge, to conclude when that failed as well, and the gateway's own answers.
+        "gateway/pipeline.py": 3,
         "gateway/obligations.py": 1,
         "gateway/edge/mitm.py": 1,
         "gateway/edge/worker.py": 2,
         # regorus panics with a BaseException; both places look at what it is and raise the rest again.
         "gateway/policy/rego.py": 2,
         # Undoing a half-built engine, then raising again.
-        "gateway/wiring.py": 1,
+        "gateway/wiring/generation.py": 1,
         # Undoing a half-opened store, a half-made transaction; then raising again.
         "gateway/adapters/sqlite.py": 2,
     }

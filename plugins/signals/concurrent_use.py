@@ -1,0 +1,64 @@
+"""`concurrent_use`: one session by cookie is used from two places in turn, as only two holders can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from gateway.core.decision import RiskTerm
+from gateway.core.signals import Observation, Scope, Sighting
+
+_RECENT = 6
+
+
+class ConcurrentUse:
+    """One term when two (network, JA4) pairs alternate within `window_s`: A, B, then A again.
+
+    Two programs (JA4_b differs) weigh `weight`, one program in two networks half of it. It holds for ten windows.
+    """
+
+    name = "concurrent_use"
+    scope: Scope = "session"
+    failures = False
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "window_s": {"type": "number", "minimum": 5, "maximum": 3600},
+            "weight": {"type": "number", "minimum": 0, "maximum": 10},
+        },
+        "additionalProperties": False,
+        "examples": [{}, {"window_s": 30, "weight": 6}],
+    }
+
+    def __init__(self, window_s: float = 60.0, weight: float = 5.0) -> None:
+        self.bound = weight
+        self._window_s, self._weight = window_s, weight
+
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+        """`memory` is {"p": [[pair, time it was last seen], ...], latest last, "x": [time, weight]}."""
+        if seen.kind != "session" or seen.bound:
+            return Sighting((), memory, memory)
+        pair = f"{seen.place} {seen.ja4_b}"
+        recent = [item for item in memory.get("p", ()) if 0 <= seen.now - item[1] <= self._window_s]
+        at, value = memory.get("x", (0.0, 0.0))
+        if seen.now - at > 10 * self._window_s:
+            value = 0.0
+        if recent and recent[-1][0] != pair and any(item[0] == pair for item in recent):
+            two_programs = any(item[0].rpartition(" ")[2] != seen.ja4_b for item in recent)
+            at, value = seen.now, max(value, self._weight if two_programs else self._weight / 2)
+        following = self._following(memory, recent, [pair, seen.now], at, value)
+        terms = (RiskTerm(self.name, value, "two places in turn, within seconds"),) if value else ()
+        return Sighting(terms, following, following)
+
+    def _following(
+        self, memory: Mapping[str, Any], recent: list[Any], last: list[Any], at: float, value: float
+    ) -> Mapping[str, Any]:
+        """What to remember; a pair that stays the same is written anew every half window at most."""
+        before = memory.get("p", ())
+        fresh = bool(before) and before[-1][0] == last[0] and 0 <= last[1] - before[-1][1] < self._window_s / 2
+        if fresh and tuple(memory.get("x", (0.0, 0.0))) == (at, value):
+            return memory
+        if recent and recent[-1][0] == last[0]:
+            recent = recent[:-1]
+        following: dict[str, Any] = {"p": [*recent, last][-_RECENT:]}
+        return {**following, "x": [at, value]} if value else following

@@ -1,0 +1,238 @@
+"""A real Chromium 150 with keys in software, against these very parts on http://localhost.
+
+Newer versions register no key that is not in hardware, so this needs Debian's build of that one version. It is looked
+for in `.tools/`, then asked for from Debian; where it cannot be had the test is skipped, also in CI: no other browser
+can show this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h11
+import pytest
+
+from gateway.adapters.documents import SqliteDocuments
+from gateway.adapters.sqlite import SqliteStore
+from gateway.core.cookies import BOUND, SESSION, cookie
+from gateway.core.ports import OwnEndpoints
+from gateway.core.reasons import Refusal
+from gateway.core.request import Peer, RawRequest, RequestFacts, admit
+from gateway.core.routes import Route
+from gateway.core.subject import Device, Identity
+from gateway.edge.bound import Bound, paths, with_offer
+from gateway.edge.endpoints import answer_local, build
+from gateway.identity import dbsc
+from gateway.identity.browser import BrowserBinder, BrowserSessions, CookieReader
+from gateway.identity.login_sessions import LoginSession, LoginSessions
+from gateway.identity.oidc import Tokens
+from gateway.identity.refresh import Refresher
+from gateway.replies import Reply, redirect
+
+VERSION = "150.0.7871.100"
+PACKAGES = [f"{name}={VERSION}-1~deb12u1" for name in ("chromium", "chromium-common")]
+TOOLS = Path(__file__).parents[2] / ".tools" / f"chromium-{VERSION}"
+FEATURES = "DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting"
+LIFE_S = 4
+ROUTE = Route("wiki", "localhost")
+ISSUER = "https://id.example.com"
+SCRIPT = """<!doctype html><title>page</title><script>
+setInterval(() => fetch("/data?" + Math.random()), 400)
+</script>"""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    program = TOOLS / "usr/lib/chromium/chromium"
+    if not program.exists():
+        problem = _get(TOOLS)
+        if problem:
+            pytest.skip(f"Chromium {VERSION} of Debian cannot be had here ({problem}); no other version can show this")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    if VERSION not in done.stdout:
+        pytest.skip(f"Chromium {VERSION} does not start here: {done.stderr.strip()[-200:]}")
+    return str(program)
+
+
+def _get(folder: Path) -> str:
+    """Fetch and unpack the packages, without installing them; why not, "" when they are there."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg"):
+        return "this is no Debian"
+    part = folder.with_name(f"{folder.name}.{os.getpid()}")
+    part.mkdir(parents=True)
+    try:
+        subprocess.run(
+            ["apt-get", "download", *PACKAGES], cwd=part, capture_output=True, text=True, check=True, timeout=100
+        )
+        for package in part.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, part / "root"], capture_output=True, text=True, check=True)
+        (part / "root").rename(folder)
+    except subprocess.CalledProcessError as error:
+        return (error.stderr.strip().splitlines() or ["no reason given"])[-1]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return type(error).__name__ if not folder.exists() else ""
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return ""
+
+
+@dataclass(frozen=True)
+class Local:
+    facts: RequestFacts
+    device: Device | None = None
+
+
+@dataclass
+class Seen:
+    """One request as it came in, and what was made of it."""
+
+    at: float
+    path: str
+    headers: dict[str, str]
+    status: int = 0
+    answer: dict[str, str] = field(default_factory=dict)
+    said: Any = None
+
+
+class Site:
+    """A service on http://localhost behind the real parts: sessions, proofs, own paths, a store in SQLite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = SqliteStore(folder / "gateway.sqlite", bytes(32))
+        documents = SqliteDocuments(self.store)
+        self.logins = LoginSessions(documents, self.store, time.time, random)
+        self.cookies = BrowserSessions(documents, time.time, random)
+        self.refresher = Refresher(self.logins, documents, {}, time.time, random)
+        self.reader = CookieReader(self.cookies, self.logins, self.refresher, {ISSUER}, time.time)
+        self.keys = dbsc.Dbsc(
+            documents,
+            self.cookies,
+            self.logins,
+            host="gateway.localhost",
+            origin=lambda host: f"http://{host}:{self.port}",
+            clock=time.time,
+            random=random,
+            life_s=LIFE_S,
+        )
+        self.binder = BrowserBinder(self.logins, self.store, time.time, (self.keys,))
+        own = OwnEndpoints(jwks=dict, crl=lambda: None, ca=lambda: None, protected_resource=lambda *_: None)
+        self.app = build(own, more=paths(Bound(self.keys, lambda host: f"http://{host}:{self.port}")))
+        self.seen: list[Seen] = []
+        self.login: LoginSession | None = None
+        self.port = 0
+
+    async def answer(self, facts: RequestFacts) -> Reply:
+        if facts.path.startswith("/.gateway/"):
+            return await answer_local(self.app, Local(facts), b"")
+        if facts.path == "/arrive":
+            identity = Identity(ISSUER, "ada", "session", "sid", time.time() + 900)
+            login = await self.logins.create(identity, "", Tokens("at", None, "id", None), device_id="", agent="")
+            assert isinstance(login, LoginSession)
+            self.login = login
+            value = await self.cookies.open(login, facts.host, None)
+            return await with_offer(self.keys, redirect("/page", "login_ok", "-", (cookie(SESSION, value),)))
+        if facts.path == "/elsewhere":
+            page = f'<script>location = "http://localhost:{self.port}/linked"</script>'
+            return Reply(200, (("content-type", "text/html"),), page.encode(), "")
+        identity_or_not = await self.reader.read(facts, ROUTE)
+        if isinstance(identity_or_not, Identity):
+            bound = await self.binder.bind(identity_or_not, None, facts, ROUTE)
+            said = bound.reason if isinstance(bound, Refusal) else list(bound.bound_by)
+        else:
+            said = identity_or_not.reason if isinstance(identity_or_not, Refusal) else "nobody"
+        status = 200 if isinstance(said, list) else 401
+        kind, body = ("text/html", SCRIPT) if facts.path == "/page" else ("application/json", json.dumps(said))
+        return Reply(status, (("content-type", kind), ("x-said", json.dumps(said))), body.encode(), "")
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = h11.Connection(h11.SERVER)
+        with contextlib.suppress(ConnectionError, h11.RemoteProtocolError):
+            while (event := wire.next_event()) is h11.NEED_DATA or isinstance(event, h11.Data):
+                if event is h11.NEED_DATA:
+                    wire.receive_data(await reader.read(65_536))
+            if isinstance(event, h11.Request):
+                request = event
+                while not isinstance(wire.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
+                    wire.receive_data(await reader.read(65_536))
+                head = RawRequest(request.method, b"", request.target, list(request.headers), "1.1")
+                host = dict(request.headers).get(b"host", b"").decode().partition(":")[0]
+                facts = admit(head, Peer("127.0.0.1", 1, sni=host))
+                assert isinstance(facts, RequestFacts), facts
+                seen = Seen(time.monotonic(), facts.path, dict(facts.headers))
+                self.seen.append(seen)
+                reply = await self.answer(facts)
+                seen.status, seen.answer = reply.status, dict(reply.headers)
+                seen.said = json.loads(seen.answer.get("x-said", "null"))
+                headers = [*reply.headers, ("content-length", str(len(reply.body))), ("connection", "close")]
+                writer.write(wire.send(h11.Response(status_code=reply.status, headers=headers)) or b"")
+                writer.write(wire.send(h11.Data(data=reply.body)) or b"")
+                await writer.drain()
+        writer.close()
+
+    def of(self, path: str, *, since: float = 0.0) -> list[Seen]:
+        return [seen for seen in self.seen if seen.path == path and seen.at >= since and seen.status]
+
+    async def until(self, path: str, count: int = 1, *, since: float = 0.0) -> list[Seen]:
+        """The first so many requests for a path."""
+        async with asyncio.timeout(30):
+            while len(found := self.of(path, since=since)) < count:
+                await asyncio.sleep(0.02)
+        return found
+
+
+def random() -> str:
+    return secrets.token_urlsafe(32)
+
+
+@pytest.fixture
+async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    monkeypatch.setattr(dbsc, "_IN_FLIGHT_S", 1.0)
+    made = Site(tmp_path)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    yield made
+    server.close()
+    await server.wait_closed()
+    await made.refresher.close()
+    await made.store.close()
+
+
+@contextlib.asynccontextmanager
+async def browsing(program: str, folder: Path, url: str) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        program,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        f"--user-data-dir={folder}",
+        f"--enable-features={FEATURES}",
+        url,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_zz(site: Site, chromium: str, tmp_path: Path) -> None:
+    async with browsing(chromium, tmp_path / "profile", f"http://localhost:{site.port}/arrive"):
+        await asyncio.sleep(16)
+    first = site.seen[0].at
+    for seen in site.seen:
+        print(f"{seen.at-first:.3f}", seen.path, seen.status, seen.said, {k: v[:300] for k, v in seen.headers.items() if 'session' in k or 'cookie' in k or 'origin' in k or 'sec-fetch' in k}, {k: v[:200] for k, v in seen.answer.items() if 'session' in k or 'cookie' in k} )

@@ -12,12 +12,9 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
-from urllib.parse import quote
+from typing import Any, cast
 
-from gateway.core.cookies import sets_ours, without_ours
 from gateway.core.decision import NO_SIGNAL, Decision, RiskReport, StepUp
-from gateway.core.headers import is_field, is_framing
 from gateway.core.ports import (
     DeviceVerifier,
     IdentityReader,
@@ -29,14 +26,16 @@ from gateway.core.ports import (
     StoreDown,
 )
 from gateway.core.reasons import Refusal, reason
-from gateway.core.request import HOP_BY_HOP, IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits, admit, is_ours
+from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits, admit
 from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
+from gateway.forwarding import Forward, Signer, answer_headers, answer_trailers, request_headers
 from gateway.identity.handover import Redirect
-from gateway.obligations import NO_PLAN, ObligationFailed, Obligations, Plan
+from gateway.obligations import NO_PLAN, ObligationFailed, Obligations
 from gateway.oversight.audit import decision_event
 from gateway.policy.engine import Decider, build_document
 from gateway.replies import Reply, deny, redirect
+from gateway.verdicts import Ask, Counter, Desk, Guard, Local, Reactor, Verdict
 
 _LIMITS = RequestLimits()
 _UNAUTHENTICATED, _FOUND = 401, 302
@@ -47,99 +46,9 @@ _RAISED = {"assess": "risk_unavailable", "decide": "policy_error"}
 _EPOCH = secrets.token_hex(8)
 _NUMBERS = itertools.count(1)
 _LOCAL = ("/.gateway/", "/.well-known/oauth-protected-resource")
-# Alt-Svc would send clients past the gateway.
-_DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc"}
 # A page that is refused for one of these is sent to sign in.
 _SIGN_IN = frozenset({"login_required", "session_expired", "session_revoked"})
 _NOWHERE = Network()
-_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """The request may go on: to `route`, with these end-to-end headers, under these obligations."""
-
-    decision_id: str
-    facts: RequestFacts
-    route: Route
-    headers: Sequence[tuple[str, str]]
-    plan: Plan
-    device: Device | None = None
-    identity: Identity | None = None
-    session: Session | None = None
-    cookies: tuple[str, ...] = ()  # Set-Cookie values of ours for the answer
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A person has something to do before this request can go on; with its body (if small) to `Pipeline.ask`.
-
-    `step_up` is what has to be proven, None for a sign-in; `fresh`: a new one, though a session is there. `reply` is
-    the answer where the request cannot wait.
-    """
-
-    decision_id: str
-    facts: RequestFacts
-    route: Route
-    reasons: tuple[str, ...]
-    reply: Reply
-    step_up: StepUp | None = None
-    fresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Local:
-    """The request is for the gateway itself (enrolment, JWKS, CRL, metadata); `device` is the peer's, if any."""
-
-    facts: RequestFacts
-    device: Device | None
-
-
-type Verdict = Forward | Local | Ask | Reply
-
-
-class Signer(Protocol):
-    """Makes the signed identity that goes upstream."""
-
-    def sign(
-        self,
-        audience: str,
-        identity: Identity,
-        device: Device | None,
-        session: Session | None,
-        decision_id: str,
-        method: str,
-        path: str,
-    ) -> str:
-        """A compact JWT. Raises when no key is there."""
-
-
-class Desk(Protocol):
-    """Where people are sent to do something first; the request waits meanwhile. Raises StoreDown."""
-
-    async def hold(
-        self, facts: RequestFacts, route: Route, body: bytes | None, *, fresh: bool = False
-    ) -> Redirect | Refusal:
-        """Where to sign in; `body` None is one that is not there as a whole."""
-
-    async def step_up(
-        self, facts: RequestFacts, route: Route, body: bytes | None, demand: StepUp, reasons: Sequence[str]
-    ) -> Redirect | Refusal:
-        """Where to prove more."""
-
-
-class Guard(Protocol):
-    """Stage 2."""
-
-    def check(self) -> Refusal | None:
-        """A Refusal while this node is quarantined."""
-
-
-class Counter(Protocol):
-    """What the pipeline counts."""
-
-    def decision(self, service: str, effect: str, reason: str, seconds: float, *, zero_log: bool) -> None:
-        """One decision was made; a zero-log one leaves no trace but a number."""
 
 
 def _expect(value: object, kind: type, *, optional: bool = False) -> None:
@@ -166,6 +75,7 @@ class _Case:
     network: Network = _NOWHERE
     risk: RiskReport = NO_SIGNAL
     decision: Decision | None = None
+    reacted: Sequence[str] = ()
     late: bool = False
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
@@ -199,6 +109,7 @@ class Pipeline:
     challenge: Callable[[Sequence[str], RequestFacts, StepUp | None], str | None]
     staff_hosts: frozenset[str]
     desk: Desk | None = None
+    reactor: Reactor | None = None
     edge: str = "mitm"
     phases: frozenset[str] = frozenset({"request", "response", "body"})
     limits: RequestLimits = _LIMITS
@@ -313,12 +224,16 @@ class Pipeline:
         case.decision = decision
         case.enter("settle")
         if decision.effect != "allow":
+            if decision.reactions and self.reactor is not None:
+                why = f"by policy: {decision.reasons[0]}"
+                case.reacted = await self.reactor.react(decision.reactions, identity, case.session, why)
             return Refusal(decision.reasons[0])
         plan = self.obligations.plan(decision.obligations, self.phases) if decision.obligations else NO_PLAN
         if isinstance(plan, Refusal):
             return plan
         case.enter("enforce_request")
-        headers = self._headers(case, facts, route)
+        forward = Forward(case.decision_id, facts, route, [], plan, device, identity, case.session)
+        headers = request_headers(forward, self.signer)
         if plan is not NO_PLAN:
             try:
                 refusal = plan.enforce_request(headers, facts)
@@ -326,7 +241,7 @@ class Pipeline:
                 refusal = Refusal("obligation_failed", str(failure))
             if refusal is not None:
                 return refusal
-        return Forward(case.decision_id, facts, route, headers, plan, device, identity, case.session)
+        return forward
 
     async def _identify(self, facts: RequestFacts, route: Route) -> Identity | Refusal | None:
         for reader in self.readers:
@@ -335,77 +250,18 @@ class Pipeline:
                 return found
         return None
 
-    def _headers(self, case: _Case, facts: RequestFacts, route: Route) -> list[tuple[str, str]]:
-        """The end-to-end headers that go upstream: the judged ones, then ours."""
-        identity, device = case.identity, case.device
-        drop = {"expect"}
-        if identity is not None and not route.keep_bearer:
-            drop.add("authorization")
-        cookies = facts.header_values("cookie")
-        if cookies:
-            drop.add("cookie")
-        headers = [item for item in facts.headers if item[0] not in drop]
-        headers += [("cookie", text) for text in without_ours(cookies)]
-        headers += [
-            ("x-forwarded-for", facts.client_ip),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", facts.authority or facts.host),
-            ("x-gateway-decision", case.decision_id),
-        ]
-        if identity is not None:
-            token = self.signer.sign(
-                route.service, identity, device, case.session, case.decision_id, facts.method, facts.path
-            )
-            if not is_field("x-gateway-jwt-assertion", token) or not token:
-                raise ValueError("not an assertion")
-            headers.append(("x-gateway-jwt-assertion", token))
-            if route.identity_headers:
-                plain = {
-                    "x-gateway-subject": identity.subject,
-                    "x-gateway-issuer": identity.issuer,
-                    "x-gateway-email": identity.email,
-                    "x-gateway-name": identity.name,
-                    "x-gateway-roles": ",".join(role.key for role in identity.roles),
-                    "x-gateway-device": device.id if device else "",
-                }
-                headers += [(name, quote(value, safe=_PRINTABLE)) for name, value in plain.items() if value]
-        return headers
-
     # ---- stage 12, called by the edge when the answer's head is there ----
 
     def enforce_response(self, forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]] | Reply:
         """The headers of the answer as they go out: this hop's and ours removed, obligations enforced."""
-        options = {
-            option.strip().lower() for name, value in headers if name == "connection" for option in value.split(",")
-        }
-        kept = [
-            (name, value)
-            for name, value in headers
-            if name not in _DROPPED_FROM_ANSWERS
-            and name not in options
-            and not is_ours(name)
-            and not (name == "set-cookie" and sets_ours(value))
-        ]
-        kept.append(("x-gateway-decision", forward.decision_id))
-        kept += [("set-cookie", value) for value in forward.cookies]
-        if forward.plan is not NO_PLAN:
-            try:
-                forward.plan.enforce_response(kept)
-            except ObligationFailed:
-                return self.refuse(forward.facts, "obligation_failed", forward.decision_id)
-        return kept
+        try:
+            return answer_headers(forward, headers)
+        except ObligationFailed:
+            return self.refuse(forward.facts, "obligation_failed", forward.decision_id)
 
     def enforce_trailers(self, forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The trailers of the answer as they go out, without framing, ours and what an obligation removes."""
-        kept = [item for item in headers if not is_framing(item[0]) and not is_ours(item[0])]
-        if forward.plan is not NO_PLAN:
-            allowed = list(kept)
-            try:
-                forward.plan.enforce_response(allowed)
-            except ObligationFailed:
-                return []
-            kept = [item for item in kept if item in allowed]
-        return kept
+        """The trailers of the answer as they go out."""
+        return answer_trailers(forward, headers)
 
     def enforce_body(self, forward: Forward, content_type: str, body: bytes) -> bytes | Reply:
         """The body of the answer as it goes out; one that cannot be enforced is dropped."""
@@ -504,6 +360,7 @@ class Pipeline:
             session=case.session,
             risk=case.risk,
             obligations=[obligation.kind for obligation in case.decision.obligations] if case.decision else (),
+            reactions=case.reacted,
             policy_version=self.decider.version,
             timings_us=case.timings_us,
             edge=self.edge,

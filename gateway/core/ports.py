@@ -22,6 +22,10 @@ class StoreDown(Exception):
     """The state store cannot be read or written. Answered with `store_down`, never with access."""
 
 
+class StoreLost(StoreDown):
+    """The store answers, and is not what it was: emptied, another one, or without writes that it had acknowledged."""
+
+
 class EngineFailure(Exception):
     """A policy engine could not answer; `reason` says which way (`policy_timeout`, `policy_error`, ...)."""
 
@@ -404,13 +408,15 @@ class Factor(Protocol):
     (hashing), so they are called outside the event loop, from several threads.
 
     `amr`: every value that a proof may earn. `many`: a person may have several; of the others a new one replaces the
-    old. `enrol_tries`: how many answers an enrolment takes before it has to begin anew. `schema`: the JSON Schema of
-    the constructor's arguments.
+    old. `enrol_amr`: what an enrolment proves, as a proof would; empty for a kind that is of use beside another one
+    only. `enrol_tries`: how many answers an enrolment takes before it has to begin anew. `schema`: the JSON Schema of the
+    constructor's arguments.
     """
 
     kind: str
     amr: frozenset[str]
     many: bool
+    enrol_amr: frozenset[str]
     enrol_tries: int
     schema: ClassVar[Mapping[str, Any]]
 

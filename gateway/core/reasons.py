@@ -45,6 +45,8 @@ _RETRY = "Wait a moment and try again. If it goes on, tell the operator of the g
 _NEW_TOKEN = "Sign in again, or get a fresh access token from your identity provider."  # noqa: S105
 _CLIENT = "Correct the client: the request breaks the HTTP standard or a limit of this gateway."
 _AGAIN = "Open the page you wanted once more; the sign-in begins anew."
+_FACTOR_AGAIN = "Confirm your second factor again."
+_STOLEN = "Was it not you? Tell your security team at once. Then sign in again, on a device you trust."
 _ENROL = "Use the device your company enrolled for you, or enrol this one with `gateway device enroll`."
 
 REASONS: dict[str, Reason] = _table(
@@ -162,6 +164,19 @@ REASONS: dict[str, Reason] = _table(
         "Changing your second factors needs a fresh proof of one you have.",
         "Confirm one of your second factors first.",
     ),
+    (
+        "factor_insufficient",
+        403,
+        "This second factor is not strong enough for what you want to open.",
+        "Choose another one.",
+    ),
+    (
+        "factor_closed",
+        403,
+        "You cannot set up your first second factor here.",
+        "Set one up at your identity provider, then sign in with it.",
+    ),
+    ("step_up_ok", 200, "The second factor was proven for this.", ""),
     ("factor_limit", 403, "You have as many second factors as one person may have.", "Remove one that you do not use."),
     # assess, decide, settle
     ("risk_unavailable", 403, "The risk of this request could not be judged.", _RETRY),
@@ -190,6 +205,11 @@ REASONS: dict[str, Reason] = _table(
     ("mfa_required", 401, "This needs a second factor.", "Sign in with a second factor, then try again."),
     ("mfa_stale", 401, "Your second factor was too long ago.", "Confirm your second factor again."),
     ("risk_high", 401, "This request looks unusual for you.", "Confirm your second factor again."),
+    ("risk_medium", 401, "This request looks a little unusual, and this service is sensitive.", _FACTOR_AGAIN),
+    ("account_doubtful", 401, "Too much about this session is unusual for you.", "Sign in again, with every factor."),
+    ("session_stolen", 403, "This session is used by somebody else as well, so it has been ended.", _STOLEN),
+    ("account_attacked", 403, "Somebody is using your account, so all of its sessions have been ended.", _STOLEN),
+    ("account_locked", 403, "Your account has been locked: somebody else is using it.", _STOLEN),
     ("read_only", 403, "You may look at this, not change it.", _ASK_OWNER),
 )
 

@@ -25,8 +25,8 @@ class Observation:
 
     Times are seconds since the epoch. `subject` and `session` are opaque names; `kind` is the identity's ("session" for
     a cookie, "jwt", "opaque"). `bound`: a key or a device proves the holder of the session. `first`: the first sight of
-    this session. `agent` is the User-Agent, `hints` the client hints for platform and brand. `failed` is the reason code
-    of an attempt that failed, "" for a success; `account` is then what was attempted, where that is known.
+    this session. `agent` is the User-Agent, `hints` the client hints for platform and brand. `failed` is the reason
+    code of an attempt that failed, "" for a success; `account` is then what was attempted, where that is known.
     """
 
     now: float

@@ -1,15 +1,15 @@
 """The own paths of device bound session credentials: a browser registers its key, and proves it again and again.
 
-Thin: what is decided is decided in `gateway.identity.dbsc`. The browser itself asks here, not a page. No answer is a
-401, a 204 or empty, and one that only means "later" is a 503: the browser ends its session for all of those but the
-last.
+Thin: what is decided is decided in `gateway.identity.dbsc`. The browser itself asks here, not a page, and the proof is
+all that counts: it may come without a cookie, an origin or a site. No answer is a 401, a 204 or empty, because the
+browser would end its session; one that only means "later" is a 503.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
@@ -17,7 +17,6 @@ from gateway.edge.endpoints import Attempts, Caller, OwnPath
 from gateway.identity.dbsc import CHALLENGE, REFRESH, REGISTER, Challenged, Dbsc, Instructions, Over
 from gateway.replies import Reply, deny
 
-_OWN_SITES = frozenset({"same-origin", "none"})
 _HEADERS = (
     ("cache-control", "no-store"),
     ("content-type", "application/json"),
@@ -25,28 +24,22 @@ _HEADERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What these paths need; `origin` gives the web origin of a host of ours."""
-
-    keys: Dbsc
-    origin: Callable[[str], str]
+type _Outcome = Instructions | Challenged | Over | Refusal
 
 
-def paths(bound: Bound, attempts: Attempts | None = None) -> list[OwnPath]:
+def paths(keys: Dbsc, attempts: Attempts | None = None) -> list[OwnPath]:
     """The paths to hand to `endpoints.build`; they are there on every host. Both take from one bucket of attempts."""
     # A whole office behind one address refreshes every few minutes, each browser once for each service.
     bucket = Attempts(burst=1_000, per_s=100) if attempts is None else attempts
-    type Outcome = Instructions | Challenged | Over | Refusal
 
-    def at(path: str, work: Callable[[RequestFacts], Awaitable[Outcome]]) -> OwnPath:
+    def at(path: str, work: Callable[[RequestFacts], Awaitable[_Outcome]]) -> OwnPath:
         async def answer(caller: Caller, _body: bytes, _params: Mapping[str, str]) -> Reply:
             facts = caller.facts
             if facts is None:
                 raise RuntimeError("a request that the data path has not seen")
             if not bucket.take(caller.client_ip):
                 return replace(deny(None, ("too_many_attempts",), caller.decision_id), status=503)
-            outcome = await work(facts) if _is_the_browser(facts, bound.origin(facts.host)) else _foreign()
+            outcome = await work(facts)
             if isinstance(outcome, Instructions):
                 return _json(200, outcome.document, ("set-cookie", outcome.set_cookie))
             if isinstance(outcome, Over):
@@ -57,23 +50,13 @@ def paths(bound: Bound, attempts: Attempts | None = None) -> list[OwnPath]:
 
         return OwnPath("POST", path, answer)
 
-    return [at(REGISTER, bound.keys.register), at(REFRESH, bound.keys.refresh)]
+    return [at(REGISTER, keys.register), at(REFRESH, keys.refresh)]
 
 
 async def with_offer(keys: Dbsc, reply: Reply) -> Reply:
     """The reply; where it opens a session, it asks the browser for a key as well."""
     fields = await keys.offer([value for name, value in reply.headers if name == "set-cookie"])
     return replace(reply, headers=(*reply.headers, *fields)) if fields else reply
-
-
-def _is_the_browser(facts: RequestFacts, origin: str) -> bool:
-    """Whether no other site's page has sent this; Chromium itself names neither an origin nor a site."""
-    sites, origins = facts.header_values("sec-fetch-site"), facts.header_values("origin")
-    return set(sites) <= _OWN_SITES and set(origins) <= {origin}
-
-
-def _foreign() -> Refusal:
-    return Refusal("key_proof_invalid", "from a page of another site")
 
 
 def _json(status: int, document: Mapping[str, object], *more: tuple[str, str]) -> Reply:

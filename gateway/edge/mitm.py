@@ -35,8 +35,9 @@ from gateway.edge.legs import HIGH_BYTES, Legs
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.tls import TlsEdge, ja4
 from gateway.edge.upstreams import Upstream
-from gateway.pipeline import Ask, Forward, Local
+from gateway.forwarding import Forward
 from gateway.replies import Reply
+from gateway.verdicts import Ask, Local
 
 if TYPE_CHECKING:
     from gateway.edge.worker import Edge

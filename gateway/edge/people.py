@@ -8,29 +8,17 @@ trace is not noted at all, and a refused one without a word about the client.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
-from urllib.parse import parse_qsl
+from typing import Any
 
-from gateway.core.reasons import Refusal, reason
-from gateway.core.request import RequestFacts
-from gateway.core.subject import Device
-from gateway.edge.endpoints import Attempts, Caller, OwnPath, Resuming
+from gateway.core.reasons import Refusal
+from gateway.edge.endpoints import Attempts, OwnPath, Resuming
+from gateway.edge.visits import Handler, Pages, Visit, own_path, sign_in_first
 from gateway.identity.handover import ARRIVAL, LOGIN, Handover, Redirect
 from gateway.identity.login import CALLBACK, HOME, Choice, Granted, Login
 from gateway.identity.own_sessions import SIGNED_OUT, OwnSessions
-from gateway.replies import Reply, deny, redirect
-
-_UNAUTHENTICATED = 401
-_FIELDS = 20
-
-
-class Pages(Protocol):
-    """Draws the pages of these paths; `name` is "choose", "me" or "signed_out"."""
-
-    def __call__(self, name: str, facts: RequestFacts, model: Mapping[str, Any]) -> Reply:
-        """The page."""
+from gateway.replies import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,72 +34,22 @@ class People:
     note: Callable[[Mapping[str, Any]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """A request for these paths."""
-
-    facts: RequestFacts
-    device: Device | None
-    decision_id: str
-    body: bytes
-    params: Mapping[str, str]
-
-    def refuse(self, refusal: Refusal) -> Reply:
-        return deny(self.facts, (refusal.reason,), self.decision_id)
-
-    def go(self, way: Redirect, code: str = "local") -> Reply:
-        return redirect(way.location, code, self.decision_id, way.cookies)
-
-    def form(self) -> dict[str, str] | Refusal:
-        """The fields of a form, each once (application/x-www-form-urlencoded)."""
-        kind = (self.facts.header("content-type") or "").partition(";")[0].strip().lower()
-        if kind != "application/x-www-form-urlencoded":
-            return Refusal("malformed_request", "content type")
-        try:
-            pairs = parse_qsl(
-                self.body.decode("ascii"),
-                keep_blank_values=True,
-                strict_parsing=True,
-                errors="strict",
-                max_num_fields=_FIELDS,
-            )
-        except ValueError:
-            return Refusal("malformed_request", "form")
-        fields = dict(pairs)
-        return fields if len(fields) == len(pairs) else Refusal("malformed_request", "a field that stands twice")
-
-
-type _Handler = Callable[[_Visit], Awaitable[Reply]]
-
-
 def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
     """The paths to hand to `endpoints.build`. All take from one bucket of attempts."""
     # A whole office may sign in from one address in the morning.
     bucket = Attempts(burst=200, per_s=10) if attempts is None else attempts
 
-    def at(method: str, path: str, handler: _Handler, *, own_host: bool = True) -> OwnPath:
-        async def answer(caller: Caller, body: bytes, params: Mapping[str, str]) -> Reply:
-            if caller.facts is None:
-                raise RuntimeError("a request that the data path has not seen")
-            visit = _Visit(caller.facts, caller.device, caller.decision_id, body, params)
-            if own_host and visit.facts.host != people.host:
-                if path == HOME and method == "GET" and visit.facts.wants_page:
-                    return visit.go(Redirect(people.origin + HOME))
-                return visit.refuse(Refusal("route_not_found"))
-            if not bucket.take(caller.client_ip):
-                return visit.refuse(Refusal("too_many_attempts"))
-            return await handler(visit)
+    def at(method: str, path: str, handler: Handler, *, own_host: bool = True) -> OwnPath:
+        return own_path(method, path, handler, bucket, people.host if own_host else None)
 
-        return OwnPath(method, path, answer)
-
-    async def get_login(visit: _Visit) -> Reply:
+    async def get_login(visit: Visit) -> Reply:
         outcome = await people.login.begin(visit.facts, visit.device)
         if isinstance(outcome, Choice):
             ways = [{"issuer": issuer, "href": href} for issuer, href in outcome.ways]
             return people.pages("choose", visit.facts, {"ways": ways})
         return visit.refuse(outcome) if isinstance(outcome, Refusal) else visit.go(outcome, "login_required")
 
-    async def get_callback(visit: _Visit) -> Reply:
+    async def get_callback(visit: Visit) -> Reply:
         outcome = await people.login.callback(visit.facts, visit.device, visit.params["slug"])
         if isinstance(outcome, Refusal):
             people.note({"event": "login_refused", "reason": outcome.reason, "detail": outcome.detail})
@@ -120,7 +58,7 @@ def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
             people.note(_granted(outcome, visit))
         return visit.go(outcome.redirect, "login_ok")
 
-    async def get_session(visit: _Visit) -> Reply:
+    async def get_session(visit: Visit) -> Reply:
         outcome = await people.handover.arrive(visit.facts, visit.device)
         if isinstance(outcome, Redirect):
             return visit.go(outcome, "login_ok")
@@ -129,27 +67,27 @@ def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
         instead = visit.refuse(Refusal("login_failed"))
         return Resuming(instead.status, instead.headers, instead.body, instead.reason, outcome)
 
-    async def get_me(visit: _Visit) -> Reply:
+    async def get_me(visit: Visit) -> Reply:
+        if visit.facts.host != people.host:
+            page = visit.facts.wants_page
+            return visit.go(Redirect(people.origin + HOME)) if page else visit.refuse(Refusal("route_not_found"))
         mine = await people.own.mine(visit.facts, visit.device)
         if not isinstance(mine, Refusal):
             document = mine.document()
             return people.pages("me", visit.facts, document) if visit.facts.wants_page else _json(document)
-        if reason(mine.reason).status == _UNAUTHENTICATED and visit.facts.wants_page:
-            way = await people.login.hold(visit.facts, None, b"")
-            return visit.refuse(way) if isinstance(way, Refusal) else visit.go(way, mine.reason)
-        return visit.refuse(mine)
+        return await sign_in_first(people.login, visit, mine)
 
-    async def post_me(visit: _Visit) -> Reply:
+    async def post_me(visit: Visit) -> Reply:
         form = visit.form()
         ended = form if isinstance(form, Refusal) else await people.own.end(visit.facts, visit.device, form)
         if isinstance(ended, Refusal):
             return visit.refuse(ended)
         return visit.go(Redirect(HOME)) if visit.facts.wants_page else _json({"ended": ended})
 
-    async def get_logout(visit: _Visit) -> Reply:
+    async def get_logout(visit: Visit) -> Reply:
         return people.pages("signed_out", visit.facts, {})
 
-    async def post_logout(visit: _Visit) -> Reply:
+    async def post_logout(visit: Visit) -> Reply:
         form = visit.form()
         way = form if isinstance(form, Refusal) else await people.own.sign_out(visit.facts, visit.device, form)
         return visit.refuse(way) if isinstance(way, Refusal) else visit.go(way)
@@ -158,14 +96,14 @@ def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
         at("GET", LOGIN, get_login),
         at("GET", CALLBACK + "{slug}", get_callback),
         at("GET", ARRIVAL, get_session, own_host=False),
-        at("GET", HOME, get_me),
+        at("GET", HOME, get_me, own_host=False),
         at("POST", HOME, post_me),
         at("GET", SIGNED_OUT, get_logout),
         at("POST", SIGNED_OUT, post_logout),
     ]
 
 
-def _granted(outcome: Granted, visit: _Visit) -> Mapping[str, Any]:
+def _granted(outcome: Granted, visit: Visit) -> Mapping[str, Any]:
     login = outcome.login
     return {
         "event": "login_ok",

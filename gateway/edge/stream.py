@@ -23,8 +23,9 @@ from wsproto.events import CloseConnection
 
 from gateway.edge import messages
 from gateway.edge.http import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, is_bodyless
-from gateway.pipeline import Ask, Forward, Local, Verdict
+from gateway.forwarding import Forward
 from gateway.replies import Reply
+from gateway.verdicts import Ask, Local, Verdict
 
 if TYPE_CHECKING:
     from gateway.edge.mitm import ClientConnection

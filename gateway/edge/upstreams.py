@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.edge.legs import UpstreamLeg
-    from gateway.pipeline import Forward
+    from gateway.forwarding import Forward
 
 Address = tuple[str, int]
 _POOL_SIZE = 64

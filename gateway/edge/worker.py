@@ -32,10 +32,11 @@ from gateway.edge.sockets import listening_socket
 from gateway.edge.stream import Exchange
 from gateway.edge.tls import ServerContexts
 from gateway.edge.upstreams import Upstream
+from gateway.forwarding import Forward
 from gateway.oversight import log
 from gateway.oversight.metrics import Metrics, use_directory
 from gateway.pages import Pages
-from gateway.pipeline import Forward, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.wiring import Gateway, Shared
 
 HEARTBEAT_S = 1.0

@@ -86,7 +86,10 @@ class BrowserSessions:
 
     async def find(self, value: str) -> BrowserSession | None:
         """The session of a cookie value; None when it is none (any more)."""
-        key = digest(value)
+        return await self.at(digest(value))
+
+    async def at(self, key: str) -> BrowserSession | None:
+        """The session with this key; None when it is none (any more)."""
         document = await self._documents.get(COLLECTION, key, self._clock())
         return None if document is None else BrowserSession(key, **json.loads(document.value))
 

@@ -3,8 +3,9 @@
 An answer that opens a session asks the browser for a key (`offer`). From then on the session cookie counts only beside
 a second one that lives for minutes; the browser gets the next one for a proof of its key, before it lets a request go.
 
-Laws: the first key of a session stays its only key. A challenge is good once, for one session and one use. A session
-without a key goes on as it is: most browsers have none. One whose key is not proven is refused, at every request, and
+Laws: the first key of a session stays its only key. A challenge is good once, for one session and one use; no cookie is
+looked at beside it, because a browser that a link on another site made act sends none. A session without a key goes on
+as it is: most browsers have none. One whose key is not proven is refused, at every request, and
 when `GRACE_S` after the first such request there is still no proof, the next one ends the session: a browser that
 could not reach us, or was held up by its own limits, has that long to catch up.
 """
@@ -42,12 +43,11 @@ _QUOTES = 2
 
 @dataclass(frozen=True, slots=True)
 class BoundKey:
-    """A session's key. `cookies` are the bound cookies that are good: digest, and until when (seconds since epoch).
+    """A session's key in the browser. `cookies`: the bound cookies that are good, each a digest and its end.
 
     `unproven_at`: when the session was first used without its key since the last proof.
     """
 
-    id: str
     algorithm: str
     jwk: Mapping[str, str]
     registered_at: float
@@ -83,7 +83,7 @@ class Over:
 
 
 class Dbsc:
-    """Keys of browser sessions; meets `SessionProof`. `host` is the gateway's own. Raises StoreDown."""
+    """Keys of browser sessions; meets `SessionProof`. `origin` gives a host's web origin. Raises StoreDown."""
 
     def __init__(
         self,
@@ -91,7 +91,6 @@ class Dbsc:
         cookies: BrowserSessions,
         logins: LoginSessions,
         *,
-        host: str,
         origin: Callable[[str], str],
         clock: Callable[[], float],
         random: Callable[[], str],
@@ -100,7 +99,6 @@ class Dbsc:
         self._documents = documents
         self._cookies = cookies
         self._logins = logins
-        self._host = host
         self._origin = origin
         self._clock = clock
         self._random = random
@@ -144,23 +142,20 @@ class Dbsc:
         return ((REGISTRATION, f'({" ".join(ALGORITHMS)});path="{REGISTER}";challenge="{challenge}"'),)
 
     async def register(self, facts: RequestFacts) -> Instructions | Refusal:
-        """`POST REGISTER`: the browser has made a key. Refusals: `key_proof_invalid`, those of the session."""
+        """`POST REGISTER`: the browser has made a key. Refusal `key_proof_invalid`."""
         proof = self._proof(facts)
         if isinstance(proof, Refusal):
             return proof
         jwk = public_key(proof.jwk) if proof.jwk is not None else None
         if proof.jwk is None or jwk is None:
             return Refusal(_REASON, "no key")
-        found = await self._session(facts)
-        if isinstance(found, Refusal):
-            return found
-        browser, login = found
-        if not await self._answered("register", browser.key, proof):
+        found = await self._session(facts, await self._answered("register", proof))
+        if found is None:
             return Refusal(_REASON, "challenge")
         if not proof.is_signed_by(proof.jwk):
             return Refusal(_REASON, "signature")
-        now = self._clock()
-        key = BoundKey(self._random(), proof.algorithm, jwk, now, login.ends_at, ())
+        browser, login = found
+        key = BoundKey(proof.algorithm, jwk, self._clock(), login.ends_at, ())
         return await self._renew(browser, key, 0) or Refusal(_REASON, "the session has a key")
 
     # ---- refresh ----
@@ -168,30 +163,29 @@ class Dbsc:
     async def refresh(self, facts: RequestFacts) -> Instructions | Challenged | Over | Refusal:
         """`POST REFRESH`: the browser wants the next bound cookie. Refusal `key_proof_invalid`.
 
-        A proof of an old challenge, or one that lost a race, is asked for anew; a session that is over, or has another
-        key by now, ends in the browser as well.
+        A proof for an old challenge is asked for anew; a session that is over here ends in the browser as well.
         """
         names = facts.header_values(SESSION_ID)
         if len(names) != 1:
             return Refusal(_REASON, "session id")
-        found = await self._session(facts)
-        if isinstance(found, Refusal):
-            return Over() if found.reason != "cookie_ambiguous" else found
+        # Chromium 150 sends the id without the quotes of a structured field.
+        found = await self._session(facts, _unquoted(names[0]))
+        if found is None:
+            return Over()
         browser, _ = found
         document = await self._documents.get(COLLECTION, browser.key, self._clock())
-        key = None if document is None else _decode(document.value)
-        # Chromium 150 sends the id without the quotes of a structured field.
-        if key is None or not hmac.compare_digest(_unquoted(names[0]).encode("utf-8", "replace"), key.id.encode()):
+        if document is None:
             return Over()
+        key = _decode(document.value)
         if facts.header(RESPONSE) is None:
-            return await self._challenged(browser, key)
+            return await self._challenged(browser)
         proof = self._proof(facts)
         if isinstance(proof, Refusal):
             return proof
         if proof.jwk is not None or proof.algorithm != key.algorithm:
             return Refusal(_REASON, "a key or an algorithm of its own")
-        if not await self._answered("refresh", browser.key, proof):
-            return await self._challenged(browser, key)
+        if await self._answered("refresh", proof) != browser.key:
+            return await self._challenged(browser)
         if not proof.is_signed_by(key.jwk):
             return Refusal(_REASON, "signature")
         for _ in range(_TRIES):
@@ -200,7 +194,7 @@ class Dbsc:
                 return Over()
             if renewed := await self._renew(browser, _decode(document.value), document.version):
                 return renewed
-        return await self._challenged(browser, key)
+        return await self._challenged(browser)
 
     # ---- the parts ----
 
@@ -210,16 +204,13 @@ class Dbsc:
             return Refusal(_REASON, "not one proof")
         return read_proof(_unquoted(sent[0]), typ=_TYP, algorithms=ALGORITHMS, reason=_REASON)
 
-    async def _session(self, facts: RequestFacts) -> tuple[BrowserSession, LoginSession] | Refusal:
-        """The session of the cookie that came along, on its own host."""
-        value = read_cookie(facts.header_values("cookie"), SSO if facts.host == self._host else SESSION)
-        if not isinstance(value, str):
-            return value or Refusal("login_required", "no session cookie")
-        browser = await self._cookies.find(value)
+    async def _session(self, facts: RequestFacts, key: str | None) -> tuple[BrowserSession, LoginSession] | None:
+        """The session with this key, if it is one of this host and good now."""
+        browser = await self._cookies.at(key) if key is not None else None
         if browser is None or browser.host != facts.host:
-            return Refusal("login_required", "an unknown session cookie")
+            return None
         login = await self._logins.live(browser.login_id)
-        return login if isinstance(login, Refusal) else (browser, login)
+        return None if isinstance(login, Refusal) else (browser, login)
 
     async def _challenge(self, use: str, session_key: str) -> str:
         challenge = self._random()
@@ -228,16 +219,17 @@ class Dbsc:
         await self._documents.put(CHALLENGES, digest(challenge), value, ends_at, version=0)
         return challenge
 
-    async def _challenged(self, browser: BrowserSession, key: BoundKey) -> Challenged:
-        return Challenged(f'"{await self._challenge("refresh", browser.key)}";id="{key.id}"')
+    async def _challenged(self, browser: BrowserSession) -> Challenged:
+        return Challenged(f'"{await self._challenge("refresh", browser.key)}";id="{browser.key}"')
 
-    async def _answered(self, use: str, session_key: str, proof: ClaimedProof) -> bool:
-        """Whether the proof answers a challenge of ours for this; the challenge is then used up, good proof or not."""
+    async def _answered(self, use: str, proof: ClaimedProof) -> str | None:
+        """The key of the session whose challenge this answers; the challenge is then used up, good proof or not."""
         said = proof.claims.get("jti")
-        if not isinstance(said, str):
-            return False
-        document = await self._documents.take(CHALLENGES, digest(said), self._clock())
-        return document is not None and json.loads(document.value) == {"use": use, "session": session_key}
+        document = (
+            await self._documents.take(CHALLENGES, digest(said), self._clock()) if isinstance(said, str) else None
+        )
+        asked: Mapping[str, str] = {} if document is None else json.loads(document.value)
+        return asked.get("session") if asked.get("use") == use else None
 
     async def _renew(self, browser: BrowserSession, key: BoundKey, version: int) -> Instructions | None:
         """A new bound cookie beside those that are still good; None when somebody else wrote meanwhile."""
@@ -246,12 +238,12 @@ class Dbsc:
         fresh = (digest(value), now + self._life_s + _IN_FLIGHT_S)
         if not await self._put(browser.key, replace(key, cookies=(*good, fresh), unproven_at=None), version):
             return None
-        return Instructions(self._document(browser, key), cookie(BOUND, value, self._life_s))
+        return Instructions(self._document(browser), cookie(BOUND, value, self._life_s))
 
-    def _document(self, browser: BrowserSession, key: BoundKey) -> Mapping[str, Any]:
+    def _document(self, browser: BrowserSession) -> Mapping[str, Any]:
         """The session's instructions to the browser."""
         return {
-            "session_identifier": key.id,
+            "session_identifier": browser.key,
             "refresh_url": REFRESH,
             "scope": {
                 "origin": self._origin(browser.host),

@@ -91,11 +91,11 @@ class _Step:
 
 
 class Factors:
-    """The factors of everybody. `factors` are the plugins by kind."""
+    """The factors of everybody. `factors` are the plugins by kind, the strongest first; `kinds` has them."""
 
     def __init__(self, documents: Documents, factors: Mapping[str, Factor], clock: Callable[[], float]) -> None:
         self._documents = documents
-        self._plugins = dict(factors)
+        self.kinds: Mapping[str, Factor] = dict(factors)
         self._clock = clock
         self._attempts = Attempts(documents, ATTEMPTS, "factor_locked", clock)
 
@@ -112,7 +112,7 @@ class Factors:
         Refusals: `factor_unknown` for a kind there is not, `factor_proof_missing` when there is a factor already and
         `proof` is not a fresh one of it, `factor_limit`, `factor_locked` for too many begun ones.
         """
-        plugin = self._plugins.get(kind)
+        plugin = self.kinds.get(kind)
         if plugin is None:
             return Refusal("factor_unknown", "no such kind")
         kept, _ = await self._read(owner)
@@ -144,7 +144,7 @@ class Factors:
         step = await self._take(owner, step_id, "enrol")
         if step is None:
             return Refusal("factor_expired")
-        plugin = self._plugins.get(step.kind)
+        plugin = self.kinds.get(step.kind)
         if plugin is None:
             return Refusal("factor_unknown", "no such kind")
         for _ in range(_TRIES):
@@ -168,7 +168,7 @@ class Factors:
 
     async def begin_challenge(self, owner: FactorOwner, kind: str) -> Begun | Refusal:
         """Ask a person for a proof of a factor of this kind. Refusals: `factor_unknown`, `factor_locked`."""
-        plugin = self._plugins.get(kind)
+        plugin = self.kinds.get(kind)
         kept, _ = await self._read(owner)
         states = _states(kept, kind)
         if plugin is None or not states:
@@ -188,7 +188,7 @@ class Factors:
         step = await self._take(owner, step_id, "challenge")
         if step is None:
             return Refusal("factor_expired")
-        plugin = self._plugins.get(step.kind)
+        plugin = self.kinds.get(step.kind)
         if plugin is None:
             return Refusal("factor_unknown", "no such kind")
         if locked := await self._attempts.count(f"{step.owner}|{step.kind}", FAILURES):
@@ -246,7 +246,7 @@ class Factors:
         return proof.factor_id if abs(self._clock() - proof.at) <= PROOF_LIFE_S else ""
 
     def _seen(self, factor: _Kept) -> EnrolledFactor:
-        plugin = self._plugins.get(factor.kind)
+        plugin = self.kinds.get(factor.kind)
         about = {} if plugin is None else plugin.describe(factor.state)
         return EnrolledFactor(factor.id, factor.kind, factor.label, factor.created_at, factor.used_at, about)
 

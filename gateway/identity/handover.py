@@ -84,8 +84,13 @@ class Handover:
             await self._held.take(held.id)
             return held.target
         ticket = self._random()
-        document = {"login": login.id, "held": held.id, "host": held.host, "binding": held.binding}
-        document["rotation"] = login.rotation
+        document = {
+            "login": login.id,
+            "rotation": login.rotation,
+            "held": held.id,
+            "host": held.host,
+            "binding": held.binding,
+        }
         value = json.dumps(document).encode()
         await self._documents.put(COLLECTION, digest(ticket), value, self._clock() + TICKET_LIFE_S, version=0)
         return f"{self._origin(held.host)}{ARRIVAL}?{urlencode({'ticket': ticket})}"

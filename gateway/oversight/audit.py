@@ -105,6 +105,7 @@ def decision_event(
     session: Session | None = None,
     risk: RiskReport = NO_SIGNAL,
     obligations: Sequence[str] = (),
+    reactions: Sequence[str] = (),
     detail: str = "",
 ) -> dict[str, Any]:
     """The event of one decision, ready for a `Recorder`.
@@ -148,7 +149,12 @@ def decision_event(
     if session is not None:
         event["session"] = session.id[:256]
     event["risk"] = risk.score
+    if risk.terms:
+        event["risk_level"] = risk.level
+        event["risk_terms"] = {term.name[:64]: round(term.value, 3) for term in risk.terms[:_LIST_LIMIT]}
     event["obligations"] = [kind[:64] for kind in obligations[:_LIST_LIMIT]]
+    if reactions:
+        event["reactions"] = list(reactions[:_LIST_LIMIT])
     event["policy"] = policy_version
     event["timings_us"] = dict(timings_us)
     event["edge"] = edge

@@ -110,6 +110,7 @@ class Gateway:
                 challenge=_challenge,
                 staff_hosts=frozenset(route.host for route in routes.routes if not route.zero_log) | {config.host},
                 desk=people.desk,
+                reactor=people.reactions,
                 limits=RequestLimits(
                     header_count=config.limits.header_count, header_bytes=config.limits.header_kib << 10
                 ),

@@ -23,6 +23,7 @@ from gateway.identity.login import CALLBACK, Login
 from gateway.identity.login_sessions import LoginSessions
 from gateway.identity.oidc import RelyingParty, login_credential
 from gateway.identity.own_sessions import OwnSessions
+from gateway.identity.reactions import Reactions
 from gateway.identity.refresh import Refresher
 from gateway.identity.sessions import BearerSessions
 from gateway.identity.tokens import TokenReader
@@ -51,13 +52,15 @@ class People:
     logins: LoginSessions
     logouts: Mapping[str, LogoutReceiver]
     hooks: Mapping[str, HookReceiver]
+    reactions: Reactions
     sign_ins: SignIns | None = None
     desk: Desk | None = None
     _reconcilers: Sequence[tuple[Reconciler, float]] = field(default=(), repr=False)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """The loops that cover what pushes lose."""
-        return [reconciler.run(_heard, interval_s) for reconciler, interval_s in self._reconcilers]
+        loops = [reconciler.run(_heard, interval_s) for reconciler, interval_s in self._reconcilers]
+        return [*loops, self.reactions.run()]
 
 
 class Desk:
@@ -94,9 +97,11 @@ async def people_of(config: Config, shared: Shared, undo: contextlib.AsyncExitSt
     )
     bearer = BearerSessions(shared.store)
     logouts, hooks, reconcilers = _endings(known, logins, shared)
+    locks = {issuer.config.issuer: issuer.api for issuer in known if issuer.api is not None}
+    reactions = Reactions(logins, shared.store, shared.documents, locks, time.time)
     parties = _parties(config, known)
     if not parties:
-        return People((tokens,), bearer, logins, logouts, hooks, None, None, reconcilers)
+        return People((tokens,), bearer, logins, logouts, hooks, reactions, _reconcilers=reconcilers)
     by_issuer = {party.config.issuer: party for party in parties}
     cookies = BrowserSessions(shared.documents, time.time, _random)
     held = HeldRequests(shared.documents, time.time, _random, config.origin)
@@ -130,6 +135,7 @@ async def people_of(config: Config, shared: Shared, undo: contextlib.AsyncExitSt
         logins=logins,
         logouts=logouts,
         hooks=hooks,
+        reactions=reactions,
         sign_ins=SignIns(login, handover, own),
         desk=Desk(login),
         _reconcilers=reconcilers,

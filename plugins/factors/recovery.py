@@ -38,6 +38,7 @@ class Recovery:
     kind = "recovery"
     amr = frozenset({"recovery"})
     many = False
+    enrol_amr: frozenset[str] = frozenset()
     enrol_tries = 1
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

@@ -31,6 +31,7 @@ class Totp:
     kind = "totp"
     amr = frozenset({"otp"})
     many = False
+    enrol_amr = frozenset({"otp"})
     enrol_tries = 5
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

@@ -84,6 +84,7 @@ class WebAuthn:
     kind = "webauthn"
     amr = frozenset({"user", "hwk", "swk"})
     many = True
+    enrol_amr = frozenset({"user"})
     enrol_tries = 1
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

@@ -28,7 +28,7 @@ ALL: tuple[type[Signal], ...] = (
 
 
 def builtin(settings: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[Signal, ...]:
-    """One of each, with its settings by name. Raises ValueError for an unknown name, TypeError for an unknown setting."""
+    """One of each, with its settings by name. Raises ValueError for an unknown name, TypeError for a setting."""
     wanted = settings or {}
     if unknown := wanted.keys() - {signal.name for signal in ALL}:
         raise ValueError(f"no such signal: {', '.join(sorted(unknown))}")

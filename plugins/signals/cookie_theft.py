@@ -11,7 +11,7 @@ from gateway.core.signals import Observation, Scope, Sighting
 
 _DIGITS = re.compile(r"[0-9]+(?:[._][0-9]+)*")
 # Strongest first: what a browser cannot change while it runs, then what moves with its holder.
-_WEIGHTS = {"ja4": 3.0, "agent": 2.5, "hints": 2.0, "version": 0.5, "asn": 1.0, "country": 1.0, "ip": 0.25}
+_WEIGHTS = {"ja4": 4.0, "agent": 2.5, "hints": 2.0, "version": 0.5, "asn": 1.0, "country": 1.0, "ip": 0.25}
 
 
 class CookieTheft:
@@ -32,7 +32,7 @@ class CookieTheft:
     }
 
     def __init__(self, factor: float = 1.0) -> None:
-        self.bound = 8.0 * factor
+        self.bound = 9.0 * factor
         self._factor = factor
 
     def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:

@@ -37,7 +37,7 @@ class CountryChange:
         there = memory.get("c", here)
         learned = memory if memory.get("c") == here else {"c": here}
         if here == there:
-            return Sighting((), memory if memory else learned, learned)
+            return Sighting((), memory or learned, learned)
         value = self._weight if here and there else self._unknown
         term = RiskTerm(self.name, value, f"{here or 'unknown'}, was {there or 'unknown'}")
         return Sighting((term,), memory, learned)

@@ -1,10 +1,15 @@
 # The one entry point: data.gateway.authz.decision.
 #
-# Every other file of this package looks at one concern and adds to three sets:
+# Every other file of this package looks at one concern and adds to some of these sets:
 #
 #   blocks       reasons why the answer is no, whatever the person does next
 #   challenges   reasons that a stronger sign-in would cure
 #   obligations  what the gateway must do to a request that is allowed
+#
+# and to two more that few rules need:
+#
+#   reverifications  reasons that only the whole sign-in anew would cure, at the identity provider
+#   reactions        what else happens when the answer is no: revoke_session, revoke_subject, lock_account
 #
 # To add a rule of your own, put a file beside this one with `package gateway.authz` and write, for instance,
 #
@@ -23,9 +28,12 @@ default decision := {"effect": "deny", "reasons": ["default_deny"]}
 
 decision := {"effect": "login", "reasons": ["login_required"]} if {
 	anonymous
-} else := {"effect": "deny", "reasons": array.concat(sort(blocks), sort(challenges))} if {
+} else := object.union({"effect": "deny", "reasons": array.concat(sort(blocks), sort(challenges))}, reacting) if {
 	admitted
 	count(blocks) > 0
+} else := {"effect": "login", "reasons": sort(reverifications), "reactions": ["reverify"]} if {
+	admitted
+	count(reverifications) > 0
 } else := {"effect": "step_up", "reasons": sort(challenges), "step_up": step_up} if {
 	admitted
 	count(challenges) > 0
@@ -36,8 +44,13 @@ decision := {"effect": "login", "reasons": ["login_required"]} if {
 } else := {"effect": "allow", "reasons": ["policy_ok"], "obligations": sort(obligations), "cache_s": 1} if {
 	admitted
 	count(blocks) == 0
+	count(reverifications) == 0
 	count(challenges) == 0
 }
+
+reacting := {"reactions": sort(reactions)} if count(reactions) > 0
+
+reacting := {} if count(reactions) == 0
 
 # Nobody has signed in, and the service wants to know who it is.
 anonymous if {

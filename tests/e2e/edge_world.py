@@ -344,7 +344,8 @@ class World:
             endpoints=endpoints.build(nothing),
             config=SimpleNamespace(limits=bounds, listen=SimpleNamespace(drain_s=2.0)),
             gateway=SimpleNamespace(
-                zero_log_upstreams=frozenset(route.upstream for route in made.routes.routes if route.zero_log)
+                zero_log_upstreams=frozenset(route.upstream for route in made.routes.routes if route.zero_log),
+                background=tuple,
             ),
         )
         edge = WatchedEdge(generation, counts)

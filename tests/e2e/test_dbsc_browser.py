@@ -32,7 +32,7 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest, RequestFacts, admit
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity
-from gateway.edge.bound import Bound, paths, with_offer
+from gateway.edge.bound import paths, with_offer
 from gateway.edge.endpoints import answer_local, build
 from gateway.identity import dbsc
 from gateway.identity.browser import BrowserBinder, BrowserSessions, CookieReader
@@ -45,11 +45,19 @@ VERSION = "150.0.7871.100"
 PACKAGES = [f"{name}={VERSION}-1~deb12u1" for name in ("chromium", "chromium-common")]
 TOOLS = Path(__file__).parents[2] / ".tools" / f"chromium-{VERSION}"
 FEATURES = "DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting"
-LIFE_S = 4
+# The browser signs six times in nine minutes for one site at most, so each step below has one refresh.
+LIFE_S, IN_FLIGHT_S = 3, 0.5
 ROUTE = Route("wiki", "localhost")
 ISSUER = "https://id.example.com"
-SCRIPT = """<!doctype html><title>page</title><script>
-setInterval(() => fetch("/data?" + Math.random()), 400)
+PAGE = """<!doctype html><link rel=icon href="data:,"><script>
+setTimeout(() => fetch("/ahead"), 500)
+setTimeout(() => fetch("/late"), 5000)
+setTimeout(() => location = "http://127.0.0.1:%d/to-linked", 9500)
+</script>"""
+ELSEWHERE = """<!doctype html><link rel=icon href="data:,"><script>location = "http://localhost:%d%s"</script>"""
+LINKED = """<!doctype html><link rel=icon href="data:,"><script>
+setTimeout(() => fetch("/after"), 6000)
+setTimeout(() => fetch("/and-after"), 6500)
 </script>"""
 
 
@@ -120,7 +128,6 @@ class Site:
             documents,
             self.cookies,
             self.logins,
-            host="gateway.localhost",
             origin=lambda host: f"http://{host}:{self.port}",
             clock=time.time,
             random=random,
@@ -128,8 +135,9 @@ class Site:
         )
         self.binder = BrowserBinder(self.logins, self.store, time.time, (self.keys,))
         own = OwnEndpoints(jwks=dict, crl=lambda: None, ca=lambda: None, protected_resource=lambda *_: None)
-        self.app = build(own, more=paths(Bound(self.keys, lambda host: f"http://{host}:{self.port}")))
+        self.app = build(own, more=paths(self.keys))
         self.seen: list[Seen] = []
+        self.problems: list[Exception] = []
         self.login: LoginSession | None = None
         self.port = 0
 
@@ -143,9 +151,8 @@ class Site:
             self.login = login
             value = await self.cookies.open(login, facts.host, None)
             return await with_offer(self.keys, redirect("/page", "login_ok", "-", (cookie(SESSION, value),)))
-        if facts.path == "/elsewhere":
-            page = f'<script>location = "http://localhost:{self.port}/linked"</script>'
-            return Reply(200, (("content-type", "text/html"),), page.encode(), "")
+        if facts.host == "127.0.0.1":
+            return _page(200, ELSEWHERE % (self.port, facts.path.replace("/to-", "/")))
         identity_or_not = await self.reader.read(facts, ROUTE)
         if isinstance(identity_or_not, Identity):
             bound = await self.binder.bind(identity_or_not, None, facts, ROUTE)
@@ -153,10 +160,30 @@ class Site:
         else:
             said = identity_or_not.reason if isinstance(identity_or_not, Refusal) else "nobody"
         status = 200 if isinstance(said, list) else 401
-        kind, body = ("text/html", SCRIPT) if facts.path == "/page" else ("application/json", json.dumps(said))
-        return Reply(status, (("content-type", kind), ("x-said", json.dumps(said))), body.encode(), "")
+        page = {"/page": PAGE % self.port, "/linked": LINKED}.get(facts.path, "")
+        return _page(status, page, ("x-said", json.dumps(said)))
+
+    async def steal(self, cookies: str) -> Any:
+        """What somebody else gets with these cookies."""
+
+        def ask() -> Any:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            connection.request("GET", "/stolen", headers={"host": f"localhost:{self.port}", "cookie": cookies})
+            said = connection.getresponse().getheader("x-said", "null")
+            connection.close()
+            return json.loads(said)
+
+        return await asyncio.to_thread(ask)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._serve(reader, writer)
+        except Exception as problem:  # noqa: BLE001  (told by the test itself)
+            self.problems.append(problem)
+        finally:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = h11.Connection(h11.SERVER)
         with contextlib.suppress(ConnectionError, h11.RemoteProtocolError):
             while (event := wire.next_event()) is h11.NEED_DATA or isinstance(event, h11.Data):
@@ -179,17 +206,20 @@ class Site:
                 writer.write(wire.send(h11.Response(status_code=reply.status, headers=headers)) or b"")
                 writer.write(wire.send(h11.Data(data=reply.body)) or b"")
                 await writer.drain()
-        writer.close()
 
-    def of(self, path: str, *, since: float = 0.0) -> list[Seen]:
-        return [seen for seen in self.seen if seen.path == path and seen.at >= since and seen.status]
+    def of(self, path: str) -> list[Seen]:
+        return [seen for seen in self.seen if seen.path == path and seen.status]
 
-    async def until(self, path: str, count: int = 1, *, since: float = 0.0) -> list[Seen]:
+    async def until(self, path: str, count: int = 1) -> list[Seen]:
         """The first so many requests for a path."""
         async with asyncio.timeout(30):
-            while len(found := self.of(path, since=since)) < count:
+            while len(found := self.of(path)) < count:
                 await asyncio.sleep(0.02)
-        return found
+        return found[:count]
+
+
+def _page(status: int, text: str, *more: tuple[str, str]) -> Reply:
+    return Reply(status, (("content-type", "text/html"), *more), text.encode(), "")
 
 
 def random() -> str:
@@ -198,7 +228,7 @@ def random() -> str:
 
 @pytest.fixture
 async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    monkeypatch.setattr(dbsc, "_IN_FLIGHT_S", 1.0)
+    monkeypatch.setattr(dbsc, "_IN_FLIGHT_S", IN_FLIGHT_S)
     made = Site(tmp_path)
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
@@ -230,9 +260,54 @@ async def browsing(program: str, folder: Path, url: str) -> AsyncIterator[None]:
         await process.wait()
 
 
-async def test_zz(site: Site, chromium: str, tmp_path: Path) -> None:
-    async with browsing(chromium, tmp_path / "profile", f"http://localhost:{site.port}/arrive"):
-        await asyncio.sleep(16)
-    first = site.seen[0].at
-    for seen in site.seen:
-        print(f"{seen.at-first:.3f}", seen.path, seen.status, seen.said, {k: v[:300] for k, v in seen.headers.items() if 'session' in k or 'cookie' in k or 'origin' in k or 'sec-fetch' in k}, {k: v[:200] for k, v in seen.answer.items() if 'session' in k or 'cookie' in k} )
+async def test_a_real_browser_registers_refreshes_and_shuts_out_a_thief(
+    site: Site, chromium: str, tmp_path: Path
+) -> None:
+    async with browsing(chromium, tmp_path / "profile", f"http://127.0.0.1:{site.port}/to-arrive"):
+        # As from an identity provider, which is another site.
+        (arrived,), (registered,) = await site.until("/arrive"), await site.until(dbsc.REGISTER)
+        assert registered.status == 200
+        assert registered.at - arrived.at < 2
+        assert {"origin", "sec-fetch-site"}.isdisjoint(registered.headers)
+
+        # While the cookie is still good, the next one is fetched beside the request.
+        (ahead,) = await site.until("/ahead")
+        assert ahead.said == ["dbsc"]
+        asked, proven = await site.until(dbsc.REFRESH, 2)
+        assert (asked.status, proven.status) == (403, 200)
+        assert f'id="{asked.headers[dbsc.SESSION_ID]}"' in asked.answer[dbsc.CHALLENGE]
+        assert {"origin", "sec-fetch-site"}.isdisjoint(proven.headers)
+
+        # Once it is gone, the request waits for the next one.
+        (late,) = await site.until("/late")
+        *_, again = await site.until(dbsc.REFRESH, 4)
+        assert (again.status, late.said) == (200, ["dbsc"])
+        assert again.at < late.at
+        assert bound(late) != bound(ahead)
+
+        # The same for a link on another site.
+        (linked,) = await site.until("/linked")
+        assert linked.said == ["dbsc"]
+        assert bound(linked) not in {bound(late), ""}
+
+        # The session's own cookie is worth nothing elsewhere, and soon not even both of them.
+        stolen = linked.headers["cookie"]
+        assert await site.steal(stolen) == ["dbsc"]
+        assert await site.steal(stolen.partition(";")[0]) == "binding_unproven"
+        await asyncio.sleep(LIFE_S + IN_FLIGHT_S)
+        assert await site.steal(stolen) == "binding_unproven"
+
+        # What is over here is over in the browser: it forgets the key and asks no more.
+        assert site.login is not None
+        await site.logins.end(site.login.id, "signed out")
+        (after,) = await site.until("/after")
+        assert after.said == "session_revoked"
+        before = len(site.of(dbsc.REFRESH))
+        await site.until("/and-after")
+        assert len(site.of(dbsc.REFRESH)) == before
+    assert site.problems == []
+
+
+def bound(seen: Seen) -> str:
+    found = dict(pair.split("=") for pair in seen.headers["cookie"].split("; "))
+    return found.get(BOUND, "")

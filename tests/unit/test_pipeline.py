@@ -12,9 +12,11 @@ from gateway.core.reasons import REASONS, Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Role, Session
+from gateway.forwarding import Forward
 from gateway.obligations import Obligations
-from gateway.pipeline import Forward, Local, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.replies import Reply
+from gateway.verdicts import Local
 
 PEER = Peer("10.0.0.9", 4711, chain=(b"der",), cert_sha256="hash", sni="a.example")
 DEVICE = Device("dev-1", "hash")
@@ -92,7 +94,8 @@ def pipeline(ports, routes=(STAFF, USER), **changes):
     settings = {
         "routes": RouteTable(routes), "quarantine": ports, "devices": ports, "readers": (ports,), "binder": ports,
         "networks": ports, "assessor": ports, "decider": ports, "obligations": Obligations([]), "signer": ports,
-        "recorder": ports, "counter": ports, "challenge": ports.challenge, "staff_hosts": frozenset({"a.example"}), "deadline_s": 0.05,
+        "recorder": ports, "counter": ports, "challenge": ports.challenge, "staff_hosts": frozenset({"a.example"}),
+        "deadline_s": 0.05,
     }  # fmt: skip
     return Pipeline(**settings | changes)
 

@@ -18,9 +18,11 @@ from gateway.core.routes import Route
 from gateway.edge.http import HttpEdge, Interrupt
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.upstreams import Upstream
+from gateway.forwarding import Forward
 from gateway.obligations import NO_PLAN, Plan
-from gateway.pipeline import Forward, Local, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.replies import Reply, deny
+from gateway.verdicts import Local
 
 SETTINGS = SimpleNamespace(proxy_debug=False, validate_inbound_headers=True, normalize_outbound_headers=True)
 NOTHING: Any = SimpleNamespace()

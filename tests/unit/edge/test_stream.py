@@ -7,8 +7,8 @@ from gateway.core.reasons import Refusal
 from gateway.core.routes import Route
 from gateway.edge.stream import ENFORCED_BODY_BYTES, LOCAL_BODY_BYTES
 from gateway.obligations import Plan, Step
-from gateway.pipeline import Local
 from gateway.replies import deny
+from gateway.verdicts import Local
 
 HEAD = b"HTTP/1.1\r\nhost: a.example\r\n"
 GET = b"GET / " + HEAD + b"\r\n"

@@ -10,8 +10,8 @@ from gateway import config
 from gateway.core.request import Peer, RawRequest, RequestFacts, admit
 from gateway.core.routes import Route
 from gateway.edge.upstreams import Upstream
+from gateway.forwarding import Forward
 from gateway.obligations import NO_PLAN
-from gateway.pipeline import Forward
 
 PEER = Peer("10.0.0.9", 1, sni="a.example")
 ONE, TWO = ("one.internal", 80), ("two.internal", 8080)

@@ -262,12 +262,17 @@ async def test_further_proofs_are_asked_and_named(world: World, browser: Browser
 
 async def test_what_was_proven_here_counts_until_it_ends(world: World, browser: Browser) -> None:
     session = await world.ask(browser)
-    assert await world.logins.elevate(session.id, ["webauthn"], world.clock() + 300)
+    elevated = await world.logins.elevate(session.id, ["webauthn"], world.clock() + 300)
+    assert elevated is not None
+    assert await world.ask(browser) == "login_required"  # every cookie from before is over
+    browser.jars[WIKI][SESSION] = await world.cookies.open(elevated, WIKI, LAPTOP)
     identity = await world.reader.read(browser.facts(f"https://{WIKI}/"), WIKI_ROUTE)
     assert isinstance(identity, Identity)
     assert identity.amr == ("pwd", "otp", "mfa", "webauthn")
     assert identity.kind == "session"
-    assert (await world.ask(browser)).elevated_until == world.clock() + 300
+    session = await world.ask(browser)
+    assert (session.elevated_until, session.elevated_at) == (world.clock() + 300, world.clock())
+    assert session.elevated_amr == ("webauthn",)
     world.clock.pass_(300)
     assert (await world.ask(browser)).elevated_until is None
     identity = await world.reader.read(browser.facts(f"https://{WIKI}/"), WIKI_ROUTE)

@@ -60,6 +60,7 @@ def test_a_factor_says_what_it_is(plugin: Factor) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_]*", plugin.kind)
     assert plugin.amr
     assert plugin.enrol_tries >= 1
+    assert plugin.enrol_amr <= plugin.amr
     assert type(plugin).__doc__
 
 

@@ -44,7 +44,9 @@ end
 """  # noqa: E501  (Lua)
 
 # KEYS: session, subject's sessions; ARGV: value, id, now, seconds that more are kept, seconds a revocation is kept
-PUT_SESSION = _LIVES + """
+PUT_SESSION = (
+    _LIVES
+    + """
 local value, now = ARGV[1], tonumber(ARGV[3])
 local created, seen, ends, revoked = struct.unpack("<dddd", value)
 local old = redis.call("GET", KEYS[1])
@@ -62,9 +64,13 @@ redis.call("ZADD", KEYS[2], string.format("%.17g", ends), ARGV[2])
 extend(KEYS[2], lives(ends, now, more))
 return 1
 """
+)
 
 # KEYS: session; ARGV: revoked at, reason, now, seconds that it is kept, name of the change
-REVOKE_SESSION = _LIVES + _ANNOUNCE + """
+REVOKE_SESSION = (
+    _LIVES
+    + _ANNOUNCE
+    + """
 local old = redis.call("GET", KEYS[1])
 if old then
   local created, seen, ends, revoked, length, rest = struct.unpack("<ddddI4", old)
@@ -77,9 +83,12 @@ end
 announce("session", ARGV[5], ARGV[3])
 return old and 1 or 0
 """
+)
 
 # ARGV: id, value (R first: revoked), revoked at or nothing, now, name of the change
-PUT_DEVICE = _ANNOUNCE + """
+PUT_DEVICE = (
+    _ANNOUNCE
+    + """
 local old = redis.call("HGET", "gw:devices", ARGV[1])
 local revoked = string.sub(ARGV[2], 1, 1) == "R"
 if old and string.sub(old, 1, 1) == "R" and not revoked then return 0 end
@@ -88,14 +97,18 @@ if revoked then redis.call("HSET", "gw:revoked", ARGV[1], ARGV[3]) end
 announce("device", ARGV[5], ARGV[4])
 return 1
 """
+)
 
 # KEYS: the device's certificates; ARGV: member, end, now, seconds that more are kept
-ADD_CERTIFICATE = _LIVES + """
+ADD_CERTIFICATE = (
+    _LIVES
+    + """
 redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", ARGV[3])
 redis.call("ZADD", KEYS[1], ARGV[2], ARGV[1])
 extend(KEYS[1], lives(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])))
 return 1
 """
+)
 
 # KEYS: token; ARGV: now
 TAKE_ENROLMENT = """
@@ -106,16 +119,21 @@ return old
 """
 
 # KEYS: what is used; ARGV: now, end, seconds that more are kept
-FIRST_USE = _LIVES + """
+FIRST_USE = (
+    _LIVES
+    + """
 local old = redis.call("GET", KEYS[1])
 if old and tonumber(old) > tonumber(ARGV[1]) then return 0 end
 redis.call("SET", KEYS[1], ARGV[2], "PX", lives(tonumber(ARGV[2]), tonumber(ARGV[1]), tonumber(ARGV[3])))
 return 1
 """
+)
 
 # KEYS: document, its group (or the document again); ARGV: digest of the document, of the group or "", end, sealed,
 # version or -1, now, seconds that more are kept
-PUT_DOCUMENT = _LIVES + """
+PUT_DOCUMENT = (
+    _LIVES
+    + """
 local now, ends, none = tonumber(ARGV[6]), tonumber(ARGV[3]), string.rep("\\0", 16)
 local old = redis.call("GET", KEYS[1])
 local there, first, group = 0, nil, none
@@ -141,6 +159,7 @@ if own ~= none then
 end
 return 1
 """
+)
 
 # KEYS: document; ARGV: its digest
 TAKE_DOCUMENT = """
@@ -162,10 +181,13 @@ return found
 """
 
 # ARGV: kind, name, now
-ANNOUNCE = _ANNOUNCE + """
+ANNOUNCE = (
+    _ANNOUNCE
+    + """
 announce(ARGV[1], ARGV[2], ARGV[3])
 return 1
 """
+)
 
 # ARGV: after, how many at most; answers nothing when the next change is forgotten, or was never made
 CHANGES = """

@@ -105,7 +105,7 @@ class RedisStore(RedisChanges):
         """Insert, or refresh `last_seen_at` and `expires_at`; never clears a revocation."""
         revoked = _NOT_REVOKED if record.revoked_at is None else record.revoked_at
         why = self._why(record.id, record.revoked_why)
-        who = "\0".join((record.issuer, record.subject, record.identity, record.device_id))
+        who = json.dumps([record.issuer, record.subject, record.identity, record.device_id])
         value = (
             _TIMES.pack(record.created_at, record.last_seen_at, record.expires_at, revoked)
             + _LENGTH.pack(len(why))
@@ -182,8 +182,7 @@ class RedisStore(RedisChanges):
             start = _TIMES.size + _LENGTH.size
             end = start + _LENGTH.unpack_from(value, _TIMES.size)[0]
             why = _name(self.opened(_WHY, session_id, value[start:end])) if end > start else ""
-            who = _name(self.opened(_SESSION, session_id, value[end:])).split("\0")
-            issuer, subject, identity, device_id = who
+            issuer, subject, identity, device_id = json.loads(self.opened(_SESSION, session_id, value[end:]))
         except (struct.error, ValueError) as error:
             raise StoreDown(f"redis: a session that nobody can read ({type(error).__name__})") from None
         revoked_at = None if revoked < 0 else revoked

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from gateway.config.models import Allow, Config, Issuer, Secret, Service, Upstream
+from gateway.config.models import Allow, Config, Issuer, Secret, Service, StateStore, Upstream
 from gateway.config.problems import Loc
 
 KEY_LOG_VARIABLES = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
@@ -35,6 +36,7 @@ def unsafe(config: Config) -> Iterator[Finding]:
     """Every unsafe combination of a configuration whose paths are absolute."""
     yield from _listeners(config)
     yield from _policy(config)
+    yield from _store(config.store)
     yield from _issuers(config)
     yield from _hosts(config)
     configured = {issuer.issuer: (number, issuer) for number, issuer in enumerate(config.issuers)}
@@ -91,6 +93,32 @@ def _listeners(config: Config) -> Iterator[Finding]:
     if config.devices.issuing_key is not None and config.devices.ca is None:
         message = "There is an issuing key and no CA."
         yield Finding(("devices", "issuing_key"), message, "Add `devices.ca`: `gateway pki init` makes both.")
+
+
+def _store(store: StateStore) -> Iterator[Finding]:
+    if store.kind == "sqlite":
+        if store.model_fields_set - {"kind"}:
+            yield Finding(
+                ("store", "kind"), "The other keys here are for Redis.", "Write `kind: redis`, or remove them."
+            )
+        return
+    sentinel = store.sentinel
+    if (store.address is None) == (sentinel is None):
+        yield Finding(("store",), "One way to the Redis is needed.", "Write either `address` or `sentinel`.")
+        return
+    yield from _secret(store.password, ("store", "password"))
+    if sentinel is not None:
+        yield from _secret(sentinel.password, ("store", "sentinel", "password"))
+        if store.replicas == 0:
+            message = "A failover could lose what was acknowledged: no replica is waited for."
+            yield Finding(("store", "replicas"), message, "Write `replicas: 1`, with two replicas or more.")
+    addresses = sentinel.addresses if sentinel is not None else (store.address or "",)
+    if store.tls is None and not all(is_loopback(address.rpartition(":")[0]) for address in addresses):
+        yield Finding(("store", "tls"), "Sessions would travel in clear text.", "Add `tls: {ca: path}`.")
+    if store.tls is not None:
+        yield from _files(("store", "tls"), store.tls.ca, store.tls.certificate, store.tls.key)
+    if (store.on_down == "read_only") != (store.grace_s > 0):
+        yield Finding(("store", "on_down"), "A grace needs its length.", "Write `on_down: read_only` and `grace_s`.")
 
 
 def _policy(config: Config) -> Iterator[Finding]:
@@ -253,9 +281,13 @@ def _upstream(upstream: Upstream, loc: Loc) -> Iterator[Finding]:
             yield _bad_url(at)
         elif parts.scheme == "http" and (upstream.ca or upstream.certificate or upstream.server_name):
             yield Finding(at, "TLS is configured, and this address does not use it.", "Write https://.")
-    if (upstream.certificate is None) != (upstream.key is None):
+    yield from _files(loc, upstream.ca, upstream.certificate, upstream.key)
+
+
+def _files(loc: Loc, ca: Path | None, certificate: Path | None, client_key: Path | None) -> Iterator[Finding]:
+    if (certificate is None) != (client_key is None):
         yield Finding(loc, "A client certificate needs both `certificate` and `key`.", "Add the other one.")
-    for key, file in (("ca", upstream.ca), ("certificate", upstream.certificate), ("key", upstream.key)):
+    for key, file in (("ca", ca), ("certificate", certificate), ("key", client_key)):
         if file is not None and not file.is_file():
             yield Finding(
                 (*loc, key), f"There is no file {file}.", "Correct the path (it starts at this file's folder)."

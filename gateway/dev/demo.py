@@ -18,7 +18,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from gateway.dev import client
-from gateway.dev.tour import Seen, Step, Tour
+from gateway.dev.steps import Seen, Step
+from gateway.dev.tour import Tour
 from gateway.dev.world import DIRECTORY, PORTAL, World, WorldFailed
 from gateway.identity.keyfiles import write_file
 

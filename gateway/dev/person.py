@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import ssl
 from collections.abc import Mapping
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -30,7 +31,8 @@ class Person:
     def __init__(self, ca: Path, device: DeviceFiles | None = None) -> None:
         self.jars: dict[str, dict[str, str]] = {}
         self.visited: list[str] = []
-        self._context = client_context(ca, device)
+        self._ca, self._device = ca, device
+        self._context: ssl.SSLContext | None = None
         self._clients: dict[str, httpx.Client] = {}
 
     def close(self) -> None:
@@ -58,6 +60,8 @@ class Person:
         """One request of a page, without following where it leads."""
         parts = urlsplit(url)
         if parts.netloc not in self._clients:
+            # Late: the device may be enrolled after its owner is there.
+            self._context = self._context or client_context(self._ca, self._device)
             self._clients[parts.netloc] = httpx.Client(
                 verify=self._context, trust_env=False, timeout=_TIMEOUT_S, http2=True
             )

@@ -6,15 +6,15 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import httpx
-from websockets.exceptions import WebSocketException
 
 from gateway.dev import attacks, client, services
 from gateway.dev.client import Browser, DeviceFiles
-from gateway.dev.world import ASK_AGAIN_S, DIRECTORY, ECHO, PORTAL, World, WorldFailed
+from gateway.dev.steps import Seen, Step
+from gateway.dev.tour_people import PeopleTour
+from gateway.dev.world import ASK_AGAIN_S, DIRECTORY, ECHO, PORTAL, World
 
 _OK, _CREATED, _BAD_REQUEST, _UNAUTHENTICATED, _FORBIDDEN = 200, 201, 400, 401, 403
 _POLICY_LIMIT_S = 1.0
@@ -25,32 +25,6 @@ _BIG_MIB = 32
 _RULE = '\nblocks contains "under_maintenance" if input.service.name == "echo"\n'
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a step saw. `code` is the reason code, "" where there is none to see."""
-
-    text: str
-    passed: bool
-    code: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One row of the tour."""
-
-    group: str
-    title: str
-    expected: str
-    look: Callable[[], Seen]
-
-    def take(self) -> Seen:
-        """Take the step; what goes wrong on the way is a failed step."""
-        try:
-            return self.look()
-        except (OSError, ValueError, LookupError, httpx.HTTPError, WebSocketException, WorldFailed) as error:
-            return Seen(f"{type(error).__name__}: {error}".partition("\n")[0][:200], passed=False)
-
-
 class Tour:
     """The steps through one world, in order; later ones build on earlier ones."""
 
@@ -59,6 +33,7 @@ class Tour:
         self._device = DeviceFiles(world.folder / "laptop" / "device.pem", world.folder / "laptop" / "device.key")
         self._device_id = self._enrolment = self._alice = ""
         self._browsers: dict[tuple[str, bool, bool], Browser] = {}
+        self._people = PeopleTour(world, self._device)
 
     def steps(self) -> Sequence[Step]:
         """Every step."""
@@ -137,12 +112,14 @@ class Tour:
             Step("Change", "A rule is added on disk", "403 within 1 s", lambda: self._edited(closing=True)),
             Step("Change", "The rule is taken out again", "200 within 1 s", lambda: self._edited(closing=False)),
             Step("Change", "A zero-log request leaves no trace", "found nowhere", self._zero_log),
+            *self._people.steps(),
             Step("Take away", "Bob's session ends at the provider", f"401 {cached}", self._session_ended),
             Step("Take away", "The laptop is revoked, its connection stays open", "403 device_revoked", self._revoked),
         )
 
     def close(self) -> None:
         """Close every connection."""
+        self._people.close()
         for browser in self._browsers.values():
             browser.close()
 

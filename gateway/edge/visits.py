@@ -69,7 +69,7 @@ type Handler = Callable[[Visit], Awaitable[Reply]]
 
 
 def own_path(method: str, path: str, handler: Handler, bucket: Attempts, host: str | None) -> OwnPath:
-    """An own path that takes from a bucket of attempts; on other hosts than `host` it is not there, None is any host."""
+    """An own path that takes from a bucket of attempts, on this host alone; None is every host."""
 
     async def answer(caller: Caller, body: bytes, params: Mapping[str, str]) -> Reply:
         if caller.facts is None:

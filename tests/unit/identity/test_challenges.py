@@ -34,6 +34,28 @@ def test_each_refusal_has_its_error(code: str, error: str) -> None:
     assert f'error="{error}"' in bearer_challenge(code, URL)
 
 
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("dpop_nonce_required", "use_dpop_nonce"),
+        ("dpop_proof_invalid", "invalid_dpop_proof"),
+        ("binding_mismatch", "invalid_token"),
+        ("token_expired", "invalid_token"),
+    ],
+)
+def test_a_client_that_speaks_dpop_is_answered_in_its_scheme(code: str, error: str) -> None:
+    text = bearer_challenge(code, URL, dpop=True)
+    assert text.startswith(f'DPoP error="{error}", ')
+    assert text.endswith(f'resource_metadata="{URL}", algs="ES256 EdDSA RS256"')
+
+
+def test_whoever_brings_a_bound_token_as_a_bearer_token_is_told_of_dpop() -> None:
+    text = bearer_challenge("binding_mismatch", URL)
+    assert text.startswith('Bearer error="invalid_token", ')
+    assert text.endswith(', DPoP algs="ES256 EdDSA RS256"')
+    assert "DPoP" not in bearer_challenge("token_expired", URL)
+
+
 def test_a_failure_of_ours_is_no_error_of_the_token() -> None:
     assert "error=" not in bearer_challenge("issuer_unavailable", URL)
 
@@ -58,5 +80,6 @@ def test_the_metadata_name_the_service_and_its_issuers() -> None:
         "resource": "https://staff.example.com",
         "authorization_servers": ["https://id.example.com"],
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": ["ES256", "EdDSA", "RS256"],
     }
     assert resource_metadata("a.example", (), scopes=["openid"])["scopes_supported"] == ["openid"]

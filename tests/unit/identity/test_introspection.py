@@ -116,6 +116,10 @@ async def test_the_memory_is_bounded_and_holds_no_token(introspector: Introspect
         (GOOD | {"exp": int(NOW) - 5}, "token_expired"),
         (GOOD | {"nbf": int(NOW) + 6}, "token_not_yet_valid"),
         (GOOD | {"token_type": "DPoP"}, "token_kind_wrong"),
+        (GOOD | {"token_type": "DPoP", "cnf": {"x5t#S256": "A"}}, "token_kind_wrong"),
+        (GOOD | {"token_type": "DPoP", "cnf": ["jkt"]}, "token_kind_wrong"),
+        (GOOD | {"token_type": "DPoP", "cnf": {"jkt": "A"}}, "ok"),
+        (GOOD | {"token_type": "mac", "cnf": {"jkt": "A"}}, "token_kind_wrong"),
         (GOOD | {"token_type": "bearer"}, "ok"),
     ],
 )

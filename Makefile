@@ -9,7 +9,7 @@ setup: .venv/stamp
 	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer is needed (3.13 is best)."; exit 1; }
 	@echo "Setting up .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -30,13 +30,13 @@ fix: setup ## Format and repair what a tool can repair
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: setup ## Side-by-side measurements; ONLY=edge|decision|memory runs one group
+bench: setup ## Side-by-side measurements; ONLY=edge (or another) runs one group
 	@sh tests/tools.sh bench
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 lock: ## Pin every dependency anew, with hashes
-	uv pip compile -q --python 3.13 --upgrade --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
-	uv pip compile -q --python 3.13 --upgrade --generate-hashes --no-emit-index-url --no-header pyproject.toml --group dev -o requirements-dev.lock
+	uv pip compile -q --python 3.13 --upgrade --generate-hashes --no-emit-index-url --no-header pyproject.toml --group data -o requirements.lock
+	uv pip compile -q --python 3.13 --upgrade --generate-hashes --no-emit-index-url --no-header pyproject.toml --group data --group dev -o requirements-dev.lock
 
 clean:
 	rm -rf .venv .tools build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,7 +36,7 @@ _FEW, _MANY = 10, 5_000
 _ROUNDS, _ROUND_CALLS = 8, 2_500
 _WARM_CALLS = 2_000
 
-type _Case = tuple[RawRequest, Peer]
+type Case = tuple[RawRequest, Peer]
 
 
 async def measure(world: World, say: Callable[[str], None]) -> dict[str, Any]:
@@ -45,20 +45,20 @@ async def measure(world: World, say: Callable[[str], None]) -> dict[str, Any]:
     metrics = Metrics()
     say(f"{_CALLS:,} decisions in process")
     async with _pipeline(world, metrics, "few", _FEW) as few:
-        cases = _cases(world, _FEW)
-        _as_in_a_worker()
-        await _judged(few, cases, _WARM_CALLS)
-        times_us = sorted(await _judged(few, cases, _CALLS))
+        cases = requests_of(world, _FEW)
+        as_in_a_worker()
+        await judged(few, cases, _WARM_CALLS)
+        times_us = sorted(await judged(few, cases, _CALLS))
         say(f"{_MANY:,} services with {2 * _MANY:,} role bindings beside {_FEW}")
         async with _pipeline(world, metrics, "many", _MANY) as many:
             # The same requests in both; nothing is remembered, so that each is matched and evaluated anew.
             small_one, large_one = _forgetful(few), _forgetful(many)
-            _as_in_a_worker()
-            await _judged(large_one, cases, _WARM_CALLS)
+            as_in_a_worker()
+            await judged(large_one, cases, _WARM_CALLS)
             small, large = [], []
             for _ in range(_ROUNDS):
-                small += await _judged(small_one, cases, _ROUND_CALLS)
-                large += await _judged(large_one, cases, _ROUND_CALLS)
+                small += await judged(small_one, cases, _ROUND_CALLS)
+                large += await judged(large_one, cases, _ROUND_CALLS)
     cuts = quantiles(times_us, n=1000)
     return {
         "decision_p50_us": median(times_us),
@@ -101,7 +101,7 @@ def _host(number: int) -> str:
     return f"s{number}.bench.localhost"
 
 
-def _cases(world: World, count: int) -> list[_Case]:
+def requests_of(world: World, count: int) -> list[Case]:
     """A request for every service, in an order of chance, as a browser would write it."""
     certificates = x509.load_pem_x509_certificates(world.device.read_bytes())
     chain = tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
@@ -124,7 +124,7 @@ def _cases(world: World, count: int) -> list[_Case]:
     return found
 
 
-async def _judged(pipeline: Pipeline, cases: Sequence[_Case], calls: int) -> list[float]:
+async def judged(pipeline: Pipeline, cases: Sequence[Case], calls: int) -> list[float]:
     """How long each call took, in microseconds."""
     taken = []
     for number in range(calls):
@@ -139,7 +139,8 @@ async def _judged(pipeline: Pipeline, cases: Sequence[_Case], calls: int) -> lis
     return taken
 
 
-def _as_in_a_worker() -> None:
+def as_in_a_worker() -> None:
+    """The collector as a worker sets it."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)

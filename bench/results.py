@@ -37,6 +37,8 @@ FIGURES = (
     Figure("decision_p50_us", "one decision, p50", "{:.0f} us", "< 200 us", lambda x: x < 200),
     Figure("decision_p99_us", "one decision, p99", "{:.0f} us", "< 1,000 us", lambda x: x < 1000),
     Figure("decision_scale_factor", "5,000 services against 10, p50", "{:.2f} x", "≤ 1.2 x", lambda x: x <= 1.2),
+    Figure("scale_factor_1m", "1,000,000 sessions against 1,000, p50", "{:.2f} x", "≤ 1.2 x", lambda x: x <= 1.2),
+    Figure("store_bytes_per_session", "memory of a session in Redis", "{:.0f} B", "< 1,024 B", lambda x: x < 1024),
     Figure("idle_conn_kib", "memory of an idle mTLS connection", "{:.0f} KiB"),
     Figure("download_rss_growth_mib", "memory growth during a 1 GiB download", "{:.1f} MiB"),
     Figure("logout_push_p99_ms", "logout at the provider, pushed, p99", "{:.0f} ms", "< 1,000 ms", lambda x: x < 1000),

@@ -50,7 +50,7 @@ class Forward:
     device: Device | None = None
     identity: Identity | None = None
     session: Session | None = None
-    cookies: tuple[str, ...] = ()  # Set-Cookie values of ours for the answer
+    added: tuple[tuple[str, str], ...] = ()  # fields of ours for the answer
 
 
 def request_headers(forward: Forward, signer: Signer) -> list[tuple[str, str]]:
@@ -58,7 +58,7 @@ def request_headers(forward: Forward, signer: Signer) -> list[tuple[str, str]]:
     facts, route, identity, device = forward.facts, forward.route, forward.identity, forward.device
     drop = {"expect"}
     if identity is not None and not route.keep_bearer:
-        drop.add("authorization")
+        drop |= {"authorization", "dpop"}
     cookies = facts.header_values("cookie")
     if cookies:
         drop.add("cookie")
@@ -110,7 +110,7 @@ def answer_headers(forward: Forward, headers: Sequence[tuple[str, str]]) -> list
         and not (name == "set-cookie" and sets_ours(value))
     ]
     kept.append(("x-gateway-decision", forward.decision_id))
-    kept += [("set-cookie", value) for value in forward.cookies]
+    kept += forward.added
     if forward.plan is not NO_PLAN:
         forward.plan.enforce_response(kept)
     return kept

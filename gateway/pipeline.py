@@ -11,7 +11,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from gateway.core.decision import NO_SIGNAL, Decision, RiskReport, StepUp
@@ -24,6 +24,7 @@ from gateway.core.ports import (
     RiskAssessor,
     SessionBinder,
     StoreDown,
+    subject_key,
 )
 from gateway.core.reasons import Refusal, reason
 from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits, admit
@@ -46,15 +47,26 @@ _RAISED = {"assess": "risk_unavailable", "decide": "policy_error"}
 _EPOCH = secrets.token_hex(8)
 _NUMBERS = itertools.count(1)
 _LOCAL = ("/.gateway/", "/.well-known/oauth-protected-resource")
+# A service may have its own under the same path; the gateway answers where there is no service.
+_OWN_METADATA = "/.well-known/ssf-configuration"
 # A page that is refused for one of these is sent to sign in.
 _SIGN_IN = frozenset({"login_required", "session_expired", "session_revoked"})
 _NOWHERE = Network()
+# What an attack on credentials looks like from here; an expired token is none.
+_BAD_CREDENTIAL = frozenset(
+    {"token_malformed", "token_signature_invalid", "token_inactive", "token_replayed", "binding_mismatch"}
+    | {"dpop_proof_invalid"}
+)
 
 
 def _expect(value: object, kind: type, *, optional: bool = False) -> None:
     """Raise TypeError for an answer that breaks its port's contract."""
     if not isinstance(value, kind) and not (optional and value is None):
         raise TypeError(f"no {kind.__name__}")
+
+
+def _no_fields(_: RequestFacts) -> tuple[tuple[str, str], ...]:
+    return ()
 
 
 @dataclass(slots=True)
@@ -108,6 +120,7 @@ class Pipeline:
     counter: Counter
     challenge: Callable[[Sequence[str], RequestFacts, StepUp | None], str | None]
     staff_hosts: frozenset[str]
+    answer_fields: Callable[[RequestFacts], tuple[tuple[str, str], ...]] = _no_fields
     desk: Desk | None = None
     reactor: Reactor | None = None
     edge: str = "mitm"
@@ -156,11 +169,8 @@ class Pipeline:
             return self.refuse(facts, "gateway_error")
 
     async def _send_away(self, desk: Desk, ask: Ask, body: bytes | None) -> Reply:
-        facts, route = ask.facts, ask.route
-        if ask.step_up is None:
-            way = await desk.hold(facts, route, body, fresh=ask.fresh)
-        else:
-            way = await desk.step_up(facts, route, body, ask.step_up, ask.reasons)
+        facts = ask.facts
+        way = await desk.hold(facts, ask.route, body, fresh=ask.fresh, step_up=ask.step_up, reasons=ask.reasons)
         if isinstance(way, Redirect):
             return redirect(way.location, ask.reasons[0], ask.decision_id, way.cookies)
         return ask.reply if way.reason == "login_required" else self.refuse(facts, way.reason, ask.decision_id)
@@ -179,6 +189,8 @@ class Pipeline:
             return refusal
         case.enter("route")
         route = None if facts.path.startswith(_LOCAL) else self.routes.match(facts)
+        if isinstance(route, Refusal) and facts.path == _OWN_METADATA and route.reason == "route_not_found":
+            route = None
         if isinstance(route, Refusal):
             return route
         case.route = route
@@ -197,6 +209,7 @@ class Pipeline:
         case.enter("identify")
         identity = await self._identify(facts, route)
         if isinstance(identity, Refusal):
+            self._failed(identity, facts, route)
             return identity
         _expect(identity, Identity, optional=True)
         case.identity = identity
@@ -204,6 +217,7 @@ class Pipeline:
             case.enter("bind")
             session = await self.binder.bind(identity, device, facts, route)
             if isinstance(session, Refusal):
+                self._failed(session, facts, route, identity)
                 return session
             _expect(session, Session)
             case.session = session
@@ -232,7 +246,9 @@ class Pipeline:
         if isinstance(plan, Refusal):
             return plan
         case.enter("enforce_request")
-        forward = Forward(case.decision_id, facts, route, [], plan, device, identity, case.session)
+        forward = Forward(
+            case.decision_id, facts, route, [], plan, device, identity, case.session, self.answer_fields(facts)
+        )
         headers = request_headers(forward, self.signer)
         if plan is not NO_PLAN:
             try:
@@ -242,6 +258,12 @@ class Pipeline:
             if refusal is not None:
                 return refusal
         return forward
+
+    def _failed(self, refusal: Refusal, facts: RequestFacts, route: Route, identity: Identity | None = None) -> None:
+        """Tell the assessor of a credential that was none; of users' requests it hears nothing."""
+        if refusal.reason in _BAD_CREDENTIAL and not route.zero_log:
+            account = subject_key(identity.issuer, identity.subject) if identity is not None else ""
+            self.assessor.failed(refusal.reason, facts.client_ip, self.networks.look(facts.client_ip), account=account)
 
     async def _identify(self, facts: RequestFacts, route: Route) -> Identity | Refusal | None:
         for reader in self.readers:
@@ -333,7 +355,9 @@ class Pipeline:
         about_token = reason(reasons[0]).status == _UNAUTHENTICATED or case.decision is not None
         step_up = case.decision.step_up if case.decision is not None else None
         challenge = self.challenge(reasons, case.facts, step_up) if case.facts is not None and about_token else None
-        return deny(case.facts, reasons, case.decision_id, challenge=challenge)
+        reply = deny(case.facts, reasons, case.decision_id, challenge=challenge)
+        fields = self.answer_fields(case.facts) if case.facts is not None else ()
+        return replace(reply, headers=(*reply.headers, *fields)) if fields else reply
 
     def _zero_log(self, case: _Case) -> bool:
         """Whether this request must leave no trace: also when it was refused before its route was known."""

@@ -48,14 +48,16 @@ class Desk(Protocol):
     """Where people are sent to do something first; the request waits meanwhile. Raises StoreDown."""
 
     async def hold(
-        self, facts: RequestFacts, route: Route, body: bytes | None, *, fresh: bool = False
+        self,
+        facts: RequestFacts,
+        route: Route,
+        body: bytes | None,
+        *,
+        fresh: bool = False,
+        step_up: StepUp | None = None,
+        reasons: Sequence[str] = (),
     ) -> Redirect | Refusal:
-        """Where to sign in; `body` None is one that is not there as a whole."""
-
-    async def step_up(
-        self, facts: RequestFacts, route: Route, body: bytes | None, demand: StepUp, reasons: Sequence[str]
-    ) -> Redirect | Refusal:
-        """Where to prove more."""
+        """Where to sign in, or to prove what `step_up` says; `body` None is one that is not there as a whole."""
 
 
 class Reactor(Protocol):

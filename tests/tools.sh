@@ -16,6 +16,15 @@ go_tool() { # name, module path with version
     fi
 }
 
+if ! command -v redis-server >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "tools: installing redis-server"
+        { apt-get update && apt-get install -y --no-install-recommends redis-server; } >.tools/redis.log 2>&1 ||
+            echo "tools: installing redis-server failed, see .tools/redis.log"
+    else
+        echo "tools: no redis-server on this machine"
+    fi
+fi
 go_tool opa "github.com/open-policy-agent/opa@$(cat policies/OPA_VERSION)"
 if [ "${1:-}" = bench ]; then go_tool vegeta github.com/tsenart/vegeta/v12@v12.12.0; fi
 exit 0

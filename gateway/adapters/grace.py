@@ -54,6 +54,11 @@ class Memory:
         """Forget an answer."""
         self._answers.pop(key, None)
 
+    def drop_kind(self, kind: str) -> None:
+        """Forget every answer of a kind."""
+        for key in [key for key in self._answers if key[0] == kind]:
+            del self._answers[key]
+
     def clear(self) -> None:
         """Forget every answer."""
         self._answers.clear()
@@ -119,15 +124,16 @@ class GraceStore:
         return await self._store.revoke_session(session_id, now, why)
 
     async def changes(self, after: int) -> Sequence[Change] | None:
-        """See `Changes`. Documents say nothing of whom they are about, so any change makes them forgotten."""
+        """See `Changes`. A document does not say whose it is, so the end of any session makes them all forgotten."""
         found = await self._store.changes(after)
-        if found is None or any(change.kind not in {"session", "device"} for change in found):
+        kinds = {change.kind for change in found or ()}
+        if found is None or kinds - {"session", "device"}:
             self._memory.clear()
             return found
+        if "session" in kinds:
+            self._memory.drop_kind("document")
         for change in found:
             self._memory.drop((change.kind, change.key))
-        if found:
-            self._memory.clear()
         return found
 
     # ---- everything else as it is ----

@@ -66,6 +66,10 @@ class HttpxClient:
         """The answer to a JSON body, None for no body, whatever its status. Raises `Unreachable`."""
         return await self._ask(method, url, None, headers, value)
 
+    async def post_bytes(self, url: str, content: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        """The answer to a body as it is, whatever its status. Raises `Unreachable`."""
+        return await self._ask("POST", url, None, headers, content=content)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
@@ -77,12 +81,13 @@ class HttpxClient:
         form: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
         value: Mapping[str, Any] | None = None,
+        content: bytes | None = None,
     ) -> HttpAnswer:
         try:
             # httpx bounds each read; only the outer timeout bounds an answer that trickles.
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._client.stream(method, url, data=form, json=value, headers=headers) as answer,
+                self._client.stream(method, url, data=form, json=value, content=content, headers=headers) as answer,
             ):
                 body = await self._body(answer)
                 return HttpAnswer(answer.status_code, MappingProxyType(dict(answer.headers)), body)

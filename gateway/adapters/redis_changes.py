@@ -1,7 +1,8 @@
 """What changed, for every gateway of a Redis: a numbered stream, and a shout whenever it grows.
 
 Laws: a change is numbered and written in the step that makes it. A shout that was missed costs a fifth of a second: the
-newest number is looked at anyway. What a change is about is sealed.
+last change is looked at anyway. After a failover numbers that nobody acknowledged are given again, so a follower's place
+is a number and the sealed name of that change, which is never the same twice. What a change is about is sealed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gateway.core.ports import Change, StoreDown
 
 _LOOK_S = 0.2
 _AT_ONCE = 1_000
+_PLACES = 256
 _PURPOSE, _NAME = "changes", "key"
 
 
@@ -23,29 +25,36 @@ class RedisChanges(RedisServer):
     """Meets `gateway.core.ports.Changes`."""
 
     _ears: asyncio.Task[None] | None = None
-    _heard: int = 0
     _shout: asyncio.Event | None = None
+
+    async def open(self) -> None:
+        """Open the store; nobody has a place in the stream yet."""
+        self._places: dict[int, bytes] = {}
+        await super().open()
 
     async def announce(self, kind: str, key: str) -> None:
         """Tell every follower that something changed."""
-        await self.run(lua.ANNOUNCE, [], kind, self.change_name(key), repr(self.clock()))
+        await self.tell(lua.ANNOUNCE, [], kind, self.change_name(key), repr(self.clock()))
+
+    async def tell(self, script: str, keys: Sequence[bytes], *values: bytes | str | float) -> bool:
+        """Run a script that announces what it does; whether it did it."""
+        done, number = await self.run(script, keys, *values)
+        self.acknowledged(number)
+        return bool(done == 1)
 
     async def latest(self) -> int:
         """The number of the last change, 0 before the first."""
-        latest = int(await self.read("GET", lua.SEQUENCE) or 0)
-        self.noticed(latest)
-        return latest
+        return self._stand_at(*await self._last())
 
     async def changes(self, after: int) -> Sequence[Change] | None:
         """Every change after number `after`, oldest first; None when some are forgotten or the store began anew."""
         found: list[Change] = []
         while True:
-            rows = await self.look(lua.CHANGES, [lua.SEQUENCE, lua.STREAM], after + len(found), _AT_ONCE)
+            place = after + len(found)
+            rows = await self.look(lua.CHANGES, [], place, self._places.get(place, b""), _AT_ONCE)
             if rows is None:
                 return None
             found += [self._change(row) for row in rows]
-            if found:
-                self.noticed(found[-1].seq)
             if len(rows) < _AT_ONCE:
                 return found
 
@@ -53,9 +62,10 @@ class RedisChanges(RedisServer):
         """Return when there may be changes after number `after`, or after `timeout_s`."""
         shout = self._listen()
         until = asyncio.get_running_loop().time() + timeout_s
-        while self._heard <= after:
+        while True:
             shout.clear()
-            if await self.latest() != after:
+            number, name = await self._last()
+            if number != after or name != self._places.get(after, name):
                 return
             left_s = until - asyncio.get_running_loop().time()
             if left_s <= 0:
@@ -75,11 +85,25 @@ class RedisChanges(RedisServer):
         """What a change is about, as it travels."""
         return self.seal.close(_PURPOSE, _NAME, key.encode("utf-8", "surrogatepass"))
 
+    async def _last(self) -> tuple[int, bytes]:
+        number, name = await self.look(lua.LATEST, [])
+        return number, name
+
+    def _stand_at(self, number: int, name: bytes) -> int:
+        if not self.replicas:  # what can be read is on the disk: with replicas it may be lost before it is acknowledged
+            self.acknowledged(number)
+        if name:
+            self._places.pop(number, None)
+            self._places[number] = name
+            if len(self._places) > _PLACES:
+                del self._places[next(iter(self._places))]
+        return number
+
     def _change(self, row: Sequence[object]) -> Change:
         match row:
             case [bytes() as number, [_, bytes() as kind, _, bytes() as sealed, *_]]:
                 key = self.opened(_PURPOSE, _NAME, sealed).decode("utf-8", "surrogatepass")
-                return Change(int(number.partition(b"-")[0]), kind.decode(), key)
+                return Change(self._stand_at(int(number.partition(b"-")[0]), sealed), kind.decode(), key)
         raise StoreDown("redis: a change that nobody can read")
 
     def _listen(self) -> asyncio.Event:
@@ -95,15 +119,9 @@ class RedisChanges(RedisServer):
             with contextlib.suppress(StoreDown, TimeoutError):
                 wire = await self.subscription(lua.CHANNEL)
                 try:
-                    shout.set()  # something may have been missed until now
                     while True:
-                        self._take(await wire.message())
-                        shout.set()
+                        shout.set()  # at first as well: something may have been missed until now
+                        await wire.message()
                 finally:
                     await wire.close()
             await asyncio.sleep(_LOOK_S)
-
-    def _take(self, message: object) -> None:
-        match message:
-            case [b"message", _, bytes() as number] if number.isdigit():
-                self._heard = max(self._heard, int(number))

@@ -51,7 +51,8 @@ class Wire:
         """The reply to every command, in order: None, whole number, bytes, list, `BadReply`. Raises StoreDown."""
         connection = self._connection
         try:
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            packed = b"".join(connection.pack_commands(commands))
+            await connection.send_packed_command(packed, check_health=False)
             return [await self._reply() for _ in commands]
         except _BROKEN as error:
             raise StoreDown(f"redis: {_said(error)}") from None
@@ -135,7 +136,7 @@ class Dialer:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(connection.disconnect, nowait=True)
             try:
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
             except _BROKEN as error:
                 raise StoreDown(f"redis: {_said(error)}") from None
             undo.pop_all()

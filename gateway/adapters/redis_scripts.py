@@ -16,7 +16,7 @@ DEVICES, REVOKED_DEVICES, VERSION, PULSE = b"gw:devices", b"gw:revoked", b"gw:ve
 SESSION, SUBJECT, CERTIFICATES, ENROLMENT, USED, SECRETS, DOCUMENT, GROUP = (
     b"gw:s:", b"gw:p:", b"gw:c:", b"gw:e:", b"gw:u:", b"gw:k:", b"gw:d:", b"gw:g:",
 )  # fmt: skip
-KEPT_CHANGES, KEPT_CHANGES_S = 10_000, 3_600
+KEPT_CHANGES, KEPT_CHANGES_S = 10_001, 3_600  # one more than promised: the last one read is looked at again
 
 _LIVES = """
 local function lives(ends, now, more)
@@ -40,6 +40,7 @@ local function announce(kind, name, now)
     if cut then redis.call("XTRIM", "gw:changes", "MINID", string.format("%.0f-0", tonumber(string.match(cut, "^%d+")) + 1)) end
   end
   redis.call("PUBLISH", "gw:news", string.format("%.0f", seq))
+  return seq
 end
 """  # noqa: E501  (Lua)
 
@@ -80,8 +81,7 @@ if old then
     redis.call("SET", KEYS[1], value, "PX", lives(ends, tonumber(ARGV[3]), tonumber(ARGV[4])))
   end
 end
-announce("session", ARGV[5], ARGV[3])
-return old and 1 or 0
+return {old and 1 or 0, announce("session", ARGV[5], ARGV[3])}
 """
 )
 
@@ -91,11 +91,10 @@ PUT_DEVICE = (
     + """
 local old = redis.call("HGET", "gw:devices", ARGV[1])
 local revoked = string.sub(ARGV[2], 1, 1) == "R"
-if old and string.sub(old, 1, 1) == "R" and not revoked then return 0 end
+if old and string.sub(old, 1, 1) == "R" and not revoked then return {0, 0} end
 redis.call("HSET", "gw:devices", ARGV[1], ARGV[2])
 if revoked then redis.call("HSET", "gw:revoked", ARGV[1], ARGV[3]) end
-announce("device", ARGV[5], ARGV[4])
-return 1
+return {1, announce("device", ARGV[5], ARGV[4])}
 """
 )
 
@@ -110,7 +109,7 @@ return 1
 """
 )
 
-# KEYS: token; ARGV: now
+# KEYS: the token; ARGV: what time it is
 TAKE_ENROLMENT = """
 local old = redis.call("GET", KEYS[1])
 if not old or struct.unpack("<d", old) <= tonumber(ARGV[1]) then return false end
@@ -184,18 +183,29 @@ return found
 ANNOUNCE = (
     _ANNOUNCE
     + """
-announce(ARGV[1], ARGV[2], ARGV[3])
-return 1
+return {1, announce(ARGV[1], ARGV[2], ARGV[3])}
 """
 )
 
-# ARGV: after, how many at most; answers nothing when the next change is forgotten, or was never made
+# Answers the number and the name of the last change
+LATEST = """
+local row = redis.call("XREVRANGE", "gw:changes", "+", "-", "COUNT", 1)[1]
+return {tonumber(redis.call("GET", "gw:seq") or "0"), row and row[2][4] or ""}
+"""
+
+# ARGV: after, its name or nothing, how many at most; answers nothing when the next change is forgotten, or was never
+# made, or when change `after` is another one than it was
 CHANGES = """
 local latest, after = tonumber(redis.call("GET", "gw:seq") or "0"), tonumber(ARGV[1])
 if latest < after then return false end
+if ARGV[2] ~= "" then
+  local last = string.format("%.0f-0", after)
+  local row = redis.call("XRANGE", "gw:changes", last, last)[1]
+  if not row or row[2][4] ~= ARGV[2] then return false end
+end
 if latest == after then return {} end
 local wanted = string.format("%.0f-0", after + 1)
-local rows = redis.call("XRANGE", "gw:changes", wanted, "+", "COUNT", ARGV[2])
+local rows = redis.call("XRANGE", "gw:changes", wanted, "+", "COUNT", ARGV[3])
 if #rows == 0 or rows[1][1] ~= wanted then return false end
 return rows
 """
@@ -211,6 +221,7 @@ ALL = (
     TAKE_DOCUMENT,
     LIST_DOCUMENTS,
     ANNOUNCE,
+    LATEST,
     CHANGES,
 )
 NAMES = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in ALL}

@@ -50,7 +50,7 @@ class RedisStore(RedisChanges):
         sealed = mark + self.seal.close(_DEVICE, record.id, fields)
         revoked = "" if record.revoked_at is None else repr(record.revoked_at)
         change = self.change_name(record.id)
-        await self.run(lua.PUT_DEVICE, [], _text(record.id), sealed, revoked, repr(self.clock()), change)
+        await self.tell(lua.PUT_DEVICE, [], _text(record.id), sealed, revoked, repr(self.clock()), change)
 
     async def add_enrolment(self, token_sha256: str, device_id: str, expires_at: float) -> None:
         """Remember a one-time token by the hex SHA-256 of its text."""
@@ -122,8 +122,7 @@ class RedisStore(RedisChanges):
         key, change = lua.SESSION + _text(session_id), self.change_name(session_id)
         kept_s = _REVOCATION_KEPT_S + lua.MARGIN_S
         reason = self._why(session_id, why)
-        reply = await self.run(lua.REVOKE_SESSION, [key], repr(now), reason, repr(self.clock()), kept_s, change)
-        return bool(reply == 1)
+        return await self.tell(lua.REVOKE_SESSION, [key], repr(now), reason, repr(self.clock()), kept_s, change)
 
     # ---- things used once, secrets ----
 

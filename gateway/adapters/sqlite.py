@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.adapters import statements as sql
-from gateway.adapters.sqlite_file import Connection, SqliteFile
+from gateway.adapters.changes import SqliteChanges, add_change
+from gateway.adapters.sqlite_file import Connection
 from gateway.core.ports import DeviceRecord, IssuedCertificate, SessionRecord
 
 _REVOCATION_KEPT_S = 400 * 86_400
 
 
-class SqliteStore(SqliteFile):
+class SqliteStore(SqliteChanges):
     """Meets `gateway.core.ports.Store`."""
 
     # ---- devices ----
@@ -41,7 +42,13 @@ class SqliteStore(SqliteFile):
             record.revoked_why,
             json.dumps(dict(record.posture)),
         )
-        await self.write(lambda db: db.execute(sql.PUT_DEVICE, row).rowcount)
+        now = self.clock()
+
+        def write(db: Connection) -> None:
+            if db.execute(sql.PUT_DEVICE, row).rowcount:
+                add_change(db, now, "device", record.id)
+
+        await self.write(write)
 
     async def add_enrolment(self, token_sha256: str, device_id: str, expires_at: float) -> None:
         """Remember a one-time token by the hex SHA-256 of its text."""
@@ -115,7 +122,13 @@ class SqliteStore(SqliteFile):
         statement = """UPDATE sessions SET revoked_why = CASE WHEN revoked_at IS NULL THEN :why ELSE revoked_why END,
                  revoked_at = coalesce(revoked_at, :now) WHERE id = :id"""
         values = {"id": session_id, "now": now, "why": why}
-        return await self.write(lambda db: db.execute(statement, values).rowcount) == 1
+
+        def write(db: Connection) -> bool:
+            # Told for an unknown id too: a session that leaves no record has connections all the same.
+            add_change(db, now, "session", session_id)
+            return db.execute(statement, values).rowcount == 1
+
+        return await self.write(write)
 
     # ---- things used once, secrets ----
 

@@ -38,7 +38,17 @@ CREATE TABLE documents (
 CREATE INDEX documents_by_kin ON documents (collection, kin) WHERE kin <> '';
 CREATE INDEX documents_by_expiry ON documents (expires_at);
 """
-SCHEMAS = (_RECORDS, _DOCUMENTS)  # in the order in which they came; what a file may have already is never changed
+# A number is given once and none is left out: whoever has seen the last one has seen them all.
+_CHANGES = """
+CREATE TABLE changes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL
+);
+"""
+SCHEMAS = (
+    _RECORDS,
+    _DOCUMENTS,
+    _CHANGES,
+)  # in the order in which they came; what a file may have already is never changed
 DEVICE = "id, name, owner, department, status, created_at, enrolled_at, revoked_at, revoked_why, posture"
 SESSION = "id, issuer, subject, identity, device_id, created_at, last_seen_at, expires_at, revoked_at, revoked_why"
 GET_DEVICE = f"SELECT {DEVICE} FROM devices WHERE id = ?"  # noqa: S608  (constants only)
@@ -84,3 +94,8 @@ TAKE_DOCUMENT = "DELETE FROM documents WHERE collection = ? AND key = ? RETURNIN
 PRUNE_DOCUMENTS = """
 DELETE FROM documents WHERE version IN (SELECT version FROM documents WHERE expires_at <= ? LIMIT 32)
 """
+ADD_CHANGE = "INSERT INTO changes (at, kind, key) VALUES (?, ?, ?)"
+LAST_CHANGE = "SELECT seq FROM sqlite_sequence WHERE name = 'changes'"
+FIRST_CHANGE = "SELECT min(seq) FROM changes"
+LIST_CHANGES = "SELECT seq, kind, key FROM changes WHERE seq > ? ORDER BY seq"
+PRUNE_CHANGES = "DELETE FROM changes WHERE seq <= ? AND at < ?"

@@ -35,6 +35,7 @@ def environment(environ: Mapping[str, str]) -> Iterator[Finding]:
 def unsafe(config: Config) -> Iterator[Finding]:
     """Every unsafe combination of a configuration whose paths are absolute."""
     yield from _listeners(config)
+    yield from _networks(config)
     yield from _policy(config)
     yield from _store(config.store)
     yield from _issuers(config)
@@ -119,6 +120,19 @@ def _store(store: StateStore) -> Iterator[Finding]:
         yield from _files(("store", "tls"), store.tls.ca, store.tls.certificate, store.tls.key)
     if (store.on_down == "read_only") != (store.grace_s > 0):
         yield Finding(("store", "on_down"), "A grace needs its length.", "Write `on_down: read_only` and `grace_s`.")
+
+
+def _networks(config: Config) -> Iterator[Finding]:
+    for kind, ranges in (("company", config.networks.company), ("vpn", config.networks.vpn)):
+        for number, network in enumerate(ranges):
+            if network.prefixlen == 0:
+                message = f"{network} stands for everyone: no country would be looked at."
+                yield Finding(("networks", kind, number), message, "Name the company's own addresses.")
+    if config.networks.databases == ():
+        message = "The list is empty: no country would be known."
+        yield Finding(("networks", "databases"), message, "Name the files, or remove the key for the installed one.")
+    if (risk := config.risk) is not None and not risk.low <= risk.medium <= risk.high:
+        yield Finding(("risk",), "The levels are out of order.", "Write low <= medium <= high.")
 
 
 def _policy(config: Config) -> Iterator[Finding]:

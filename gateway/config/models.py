@@ -278,7 +278,7 @@ class Risk(Model):
     reuse_s: float = Field(5, ge=0, le=60, description="An unchanged session is not scored again for this long.")
     remember_days: float = Field(180, gt=0, le=730, description="How long a person's history is kept.")
     signals: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], dict[str, float]] = Field(
-        default_factory=dict, description="Settings of signals, by name (docs/plugins.md); a weight of 0 silences one."
+        default_factory=dict, description="Settings of signals, by name (docs/signals.md); a weight of 0 silences one."
     )
 
 
@@ -337,7 +337,7 @@ class Sessions(Model):
         900,
         ge=180,
         le=3_600,
-        description="How long such a proof lasts; a browser makes about six in nine minutes for all hosts of one domain.",
+        description="How long such a proof lasts; a browser makes about six in nine minutes for one domain.",
     )
 
 
@@ -363,6 +363,52 @@ class Admin(Model):
     expose: bool = Field(False, description="Needed for an address that others can reach; it has no sign-in.")
 
 
+SignalKind = Literal[
+    "session-revoked",
+    "credential-change",
+    "device-compliance-change",
+    "risk-level-change",
+    "assurance-level-change",
+]
+
+
+class SignalSource(Model):
+    """Another system whose shared signals (SSF 1.0, CAEP 1.0) are followed."""
+
+    issuer: str = Field(pattern=r"^https?://[^\s?#]+$", description="The transmitter, exactly as in its events.")
+    audience: str = Field(min_length=1, description="What its events name as their audience: this gateway.")
+    people_of: str | None = Field(None, description="The issuer whose people it speaks of, where it names none.")
+    algorithms: tuple[Literal["RS256", "PS256", "ES256", "EdDSA"], ...] = Field(
+        ("RS256", "ES256"), min_length=1, description="Signature algorithms it may use."
+    )
+    poll_url: str | None = Field(
+        None, pattern=r"^https?://[^\s#]+$", description="Ask here for events (RFC 8936); without it they are pushed."
+    )
+    poll_token: Secret | None = Field(None, description="Bearer token for `poll_url`.")
+    poll_s: Seconds = Field(2, description="Time between two polls.")
+    ca: Path | None = Field(None, description="PEM: the CA of its server certificate.")
+
+
+class SignalStream(Model):
+    """Another system that follows this gateway's signals; exactly one of `push_url` and `poll_token`."""
+
+    audience: str = Field(min_length=1, description="The receiver, as it wants to be named.")
+    events: tuple[SignalKind, ...] = Field(
+        ("session-revoked", "device-compliance-change"), min_length=1, description="What it is told of."
+    )
+    push_url: str | None = Field(None, pattern=r"^https?://[^\s#]+$", description="Where events are pushed (RFC 8935).")
+    push_token: Secret | None = Field(None, description="Bearer token for `push_url`.")
+    poll_token: Secret | None = Field(None, description="It polls here with this bearer token (RFC 8936).")
+    ca: Path | None = Field(None, description="PEM: the CA of its server certificate.")
+
+
+class SharedSignals(Model):
+    """Shared signals: other systems follow what ends here, and this gateway follows them."""
+
+    receive: dict[Name, SignalSource] = Field({}, description="Whom this gateway follows.")
+    transmit: dict[Name, SignalStream] = Field({}, description="Who follows this gateway.")
+
+
 class Config(Model):
     """The whole file."""
 
@@ -380,6 +426,7 @@ class Config(Model):
     sessions: Sessions = Field(Sessions(), description="How long browser sessions live.")
     networks: Networks = Field(Networks(), description="Where client addresses are.")
     risk: Risk | None = Field(None, description="Signals of a stolen session or a strange sign-in; `{}` turns them on.")
+    shared_signals: SharedSignals = Field(SharedSignals(), description="Signals to and from other systems (SSF, CAEP).")
     limits: Limits = Field(Limits(), description="Protection of the gateway itself.")
     admin: Admin = Field(Admin(), description="The operator's listener.")
     trusted_proxies: tuple[IpNetwork, ...] = Field((), description="Proxies whose X-Forwarded-For is believed.")

@@ -155,6 +155,12 @@ class RiskAssessor(Protocol):
     ) -> RiskReport:
         """The report. Raising means `risk_unavailable`."""
 
+    def failed(self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = "") -> None:
+        """Somebody failed to show a good credential or factor. Never raises, and writes nothing at once.
+
+        `account` is `subject_key(...)` where the person is known.
+        """
+
 
 class Recorder(Protocol):
     """Writes one line for each decision on a staff route."""
@@ -216,6 +222,9 @@ class HttpClient(Protocol):
         self, method: str, url: str, value: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None
     ) -> HttpAnswer:
         """The answer to a JSON body, None for no body, whatever its status. Raises `Unreachable`."""
+
+    async def post_bytes(self, url: str, content: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        """The answer to a body as it is, whatever its status. Raises `Unreachable`."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -409,8 +418,8 @@ class Factor(Protocol):
 
     `amr`: every value that a proof may earn. `many`: a person may have several; of the others a new one replaces the
     old. `enrol_amr`: what an enrolment proves, as a proof would; empty for a kind that is of use beside another one
-    only. `enrol_tries`: how many answers an enrolment takes before it has to begin anew. `schema`: the JSON Schema of the
-    constructor's arguments.
+    only. `enrol_tries`: how many answers an enrolment takes before it has to begin anew. `schema`: the JSON Schema of
+    the constructor's arguments.
     """
 
     kind: str

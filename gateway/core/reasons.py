@@ -102,6 +102,7 @@ REASONS: dict[str, Reason] = _table(
     ("token_client_wrong", 401, "The access token was given to a client that may not be used here.", _NEW_TOKEN),
     ("token_kind_wrong", 401, "The credential is not an access token.", "Send the access token, not the id token."),
     ("token_key_unknown", 401, "The access token is signed with a key its issuer does not publish.", _NEW_TOKEN),
+    ("token_replayed", 401, "This was used before.", "Send a new one."),
     ("token_inactive", 401, "The issuer says that this token is no longer active.", _NEW_TOKEN),
     ("issuer_unavailable", 503, "The identity provider cannot be asked right now.", _RETRY),
     ("binding_mismatch", 401, "The credential belongs to another device or key.", "Use it where it was made."),

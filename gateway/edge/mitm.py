@@ -283,19 +283,19 @@ class ClientConnection(asyncio.Protocol):
         """The gateway's own answer to a request that is here as a whole; one that has waited is judged instead."""
         verdict, body = exchange.verdict, bytes(exchange.body)
         pipeline = exchange.gateway.pipeline
-        cookies: tuple[str, ...] = ()
+        added: tuple[tuple[str, str], ...] = ()
         if isinstance(verdict, Local):
             verdict = await pipeline.own(answer_local(exchange.gateway.endpoints, verdict, body), verdict.facts)
             if isinstance(verdict, Resuming):
                 resume, exchange.has_body = verdict.resume, False
-                verdict, body, cookies = await pipeline.judge(resume.raw, self.peer), resume.body, resume.cookies
+                verdict, body, added = await pipeline.judge(resume.raw, self.peer), resume.body, resume.added
         if isinstance(verdict, Ask):
             verdict = await pipeline.ask(verdict, body)
         if isinstance(verdict, Forward):
             exchange.body[:] = body
-            verdict = replace(verdict, cookies=cookies)
-        elif isinstance(verdict, Reply) and cookies:
-            verdict = replace(verdict, headers=(*verdict.headers, *(("set-cookie", value) for value in cookies)))
+            verdict = replace(verdict, added=(*verdict.added, *added))
+        elif isinstance(verdict, Reply):
+            verdict = replace(verdict, headers=(*verdict.headers, *added))
         exchange.verdict = verdict
         self.pump(events.HookCompleted(hook))
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.core.reasons import Refusal
+from gateway.edge.bound import with_offer
 from gateway.edge.endpoints import Attempts, OwnPath, Resuming
 from gateway.edge.visits import Handler, Pages, Visit, own_path, sign_in_first
+from gateway.identity.dbsc import Dbsc
 from gateway.identity.handover import ARRIVAL, LOGIN, Handover, Redirect
 from gateway.identity.login import CALLBACK, HOME, Choice, Granted, Login
 from gateway.identity.own_sessions import SIGNED_OUT, OwnSessions
@@ -23,7 +25,10 @@ from gateway.replies import Reply
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """What these paths need. `note` writes one event; `origin` is the web origin of the gateway's own `host`."""
+    """What these paths need. `note` writes one event; `origin` is the web origin of the gateway's own `host`.
+
+    `keys` None: sessions are not bound to keys of browsers.
+    """
 
     host: str
     origin: str
@@ -32,6 +37,11 @@ class People:
     own: OwnSessions
     pages: Pages
     note: Callable[[Mapping[str, Any]], None]
+    keys: Dbsc | None = None
+
+    async def bound(self, reply: Reply) -> Reply:
+        """The reply; where it opens a session, it asks the browser for a key as well."""
+        return reply if self.keys is None else await with_offer(self.keys, reply)
 
 
 def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
@@ -56,14 +66,16 @@ def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
             return visit.refuse(outcome)
         if not outcome.zero_log:
             people.note(_granted(outcome, visit))
-        return visit.go(outcome.redirect, "login_ok")
+        return await people.bound(visit.go(outcome.redirect, "login_ok"))
 
     async def get_session(visit: Visit) -> Reply:
         outcome = await people.handover.arrive(visit.facts, visit.device)
         if isinstance(outcome, Redirect):
-            return visit.go(outcome, "login_ok")
+            return await people.bound(visit.go(outcome, "login_ok"))
         if isinstance(outcome, Refusal):
             return visit.refuse(outcome)
+        if people.keys is not None:
+            outcome = replace(outcome, fields=tuple(await people.keys.offer(outcome.cookies)))
         instead = visit.refuse(Refusal("login_failed"))
         return Resuming(instead.status, instead.headers, instead.body, instead.reason, outcome)
 

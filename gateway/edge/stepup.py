@@ -13,8 +13,10 @@ from typing import Any
 
 from gateway import replies
 from gateway.core.reasons import Refusal, reason
+from gateway.edge.bound import with_offer
 from gateway.edge.endpoints import Attempts, OwnPath
 from gateway.edge.visits import Handler, Pages, Visit, own_path, sign_in_first
+from gateway.identity.dbsc import Dbsc
 from gateway.identity.handover import STEP_UP, Redirect
 from gateway.identity.login import Login
 from gateway.identity.login_sessions import LoginSession
@@ -36,6 +38,11 @@ class SecondFactors:
     own: OwnFactors
     pages: Pages
     note: Callable[[Mapping[str, Any]], None]
+    keys: Dbsc | None = None
+
+    async def bound(self, reply: Reply) -> Reply:
+        """The reply; where it opens a session, it asks the browser for a key as well."""
+        return reply if self.keys is None else await with_offer(self.keys, reply)
 
 
 def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPath]:
@@ -68,7 +75,7 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
             return page(visit, "step_up", outcome)
         if not outcome.zero_log:
             second.note(_event("step_up_ok", outcome.login, kind=outcome.kind, client_ip=visit.facts.client_ip))
-        return visit.go(outcome.redirect, "step_up_ok")
+        return await second.bound(visit.go(outcome.redirect, "step_up_ok"))
 
     async def get_factors(visit: Visit) -> Reply:
         outcome = await second.own.look(visit.facts, visit.device)
@@ -88,7 +95,7 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
                 second.note(_event("factor_refused", outcome.login, reason=outcome.error))
             return page(visit, "factors", outcome)
         second.note(_event(f"factor_{outcome.what}", outcome.login, kind=outcome.kind))
-        return visit.go(outcome.redirect, "factor_ok")
+        return await second.bound(visit.go(outcome.redirect, "factor_ok"))
 
     async def get_script(visit: Visit) -> Reply:
         try:

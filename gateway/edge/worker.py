@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (impor
 
 from gateway.config import Config, ConfigError, Limits, load
 from gateway.core.routes import Route
-from gateway.edge import backchannel, endpoints, people
+from gateway.edge import backchannel, bound, endpoints, people, signals, stepup
 from gateway.edge.mitm import ClientConnection
 from gateway.edge.sockets import listening_socket
 from gateway.edge.stream import Exchange
@@ -70,24 +70,28 @@ async def build(config: Config, shared: Shared) -> Generation:
     gateway = await Gateway.build(config, shared)
     contexts = ServerContexts([(item.certificate, item.key) for item in config.tls], config.devices.ca)
     upstreams = {name: Upstream(name, settings) for name, settings in gateway.upstreams.items()}
-    more = own_paths(gateway) if gateway.people.sign_ins is not None else []
+    more = own_paths(gateway)
     routes = backchannel.routes(gateway.people.logouts, gateway.people.hooks)
     return Generation(gateway, contexts, upstreams, endpoints.build(gateway.endpoints, more=more, routes=routes))
 
 
 def own_paths(gateway: Gateway) -> list[endpoints.OwnPath]:
-    """The paths for people with a browser."""
-    config, parts = gateway.config, gateway.people.sign_ins
+    """The paths between machines, and those for people with a browser where anybody can sign in."""
+    config, parts, told = gateway.config, gateway.people.sign_ins, gateway.signals
+    origin = config.origin(config.host)
+    found = signals.paths(origin, told.receivers, told.transmitter, told.streams, told.reports)
     if parts is None:
-        return []
+        return found
     recorder = gateway.pipeline.recorder
     pages = Pages(issuers=[issuer.issuer for issuer in config.issuers if issuer.login is not None])
 
     def note(event: Mapping[str, Any]) -> None:
         recorder.record({"v": 1, "ts": time.time(), **event})
 
-    origin = config.origin(config.host)
-    return people.paths(people.People(config.host, origin, parts.login, parts.handover, parts.own, pages, note))
+    keys = parts.keys
+    who = people.People(config.host, origin, parts.login, parts.handover, parts.own, pages, note, keys)
+    what = stepup.SecondFactors(config.host, parts.login, parts.step_ups, parts.factors, pages, note, keys)
+    return [*found, *people.paths(who), *stepup.paths(what), *(bound.paths(keys) if keys is not None else ())]
 
 
 class Edge:

@@ -44,6 +44,12 @@ class _SigningKey:
     head: str
     jwk: Mapping[str, str]
 
+    def signed(self, head: str, claims: str) -> str:
+        """A compact JWS of an encoded header and the claims' JSON text."""
+        signed = f"{head}.{_b64(claims.encode('ascii'))}"
+        r, s = decode_dss_signature(self.key.sign(signed.encode("ascii"), _ALGORITHM))
+        return f"{signed}.{_b64(r.to_bytes(_COORDINATE_BYTES) + s.to_bytes(_COORDINATE_BYTES))}"
+
 
 class Asserter:
     """Signs assertions. `refresh` must have run once before the first `sign`, and then every minute or so."""
@@ -99,17 +105,26 @@ class Asserter:
     ) -> str:
         """A compact JWT (`typ: gateway-assertion+jwt`) for one request. Raises RuntimeError without a signing key."""
         now = int(self._clock())
-        key = next((key for key in self._keys if key.begins <= now < key.ends), None)
-        if key is None:
-            raise RuntimeError("no signing key")
+        key = self._current(now)
         caller = self._caller(audience, identity, device, session)
         claims = (
             f'{caller}"iat":{now},"exp":{now + ASSERTION_LIFE_S},"jti":"{decision_id}","decision":"{decision_id}",'
             f'"req":{{"method":{_quote(method)},"path":{_quote(path)}}}}}'
         )
-        signed = f"{key.head}.{_b64(claims.encode('ascii'))}"
-        r, s = decode_dss_signature(key.key.sign(signed.encode("ascii"), _ALGORITHM))
-        return f"{signed}.{_b64(r.to_bytes(_COORDINATE_BYTES) + s.to_bytes(_COORDINATE_BYTES))}"
+        return key.signed(key.head, claims)
+
+    def sign_claims(self, claims: Mapping[str, Any], typ: str) -> str:
+        """A compact JWT of another kind, with these claims. Raises RuntimeError without a signing key."""
+        key = self._current(int(self._clock()))
+        return key.signed(
+            _b64(_compact({"alg": "ES256", "kid": key.jwk["kid"], "typ": typ}).encode()), _compact(claims)
+        )
+
+    def _current(self, now: int) -> _SigningKey:
+        for key in self._keys:
+            if key.begins <= now < key.ends:
+                return key
+        raise RuntimeError("no signing key")
 
     def _caller(self, audience: str, identity: Identity, device: Device | None, session: Session | None) -> str:
         """The claims that stay the same from request to request: an open JSON object that ends in a comma."""

@@ -11,7 +11,7 @@ from gateway.identity.dpop import ALGORITHMS
 
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 _UNQUOTABLE = re.compile(r"[^\x20-\x7e]")
-_STEP_UP = frozenset({"mfa_required", "mfa_stale", "risk_high"})
+_STEP_UP = frozenset({"mfa_required", "mfa_stale", "risk_high", "risk_medium"})
 _NO_TOKEN = frozenset({"login_required"})
 _DPOP = {"dpop_nonce_required": "use_dpop_nonce", "dpop_proof_invalid": "invalid_dpop_proof"}
 

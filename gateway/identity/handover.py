@@ -38,12 +38,18 @@ class Redirect:
 class Resume:
     """A held request goes on here and now, in place of the visit: `raw` and `body` are to be judged like any other.
 
-    `cookies` are Set-Cookie values for the answer, whatever it is.
+    `cookies` are Set-Cookie values for the answer, whatever it is; `fields` further header fields.
     """
 
     raw: RawRequest = field(repr=False)
     body: bytes = field(repr=False)
     cookies: tuple[str, ...] = field(repr=False)
+    fields: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @property
+    def added(self) -> tuple[tuple[str, str], ...]:
+        """Everything that the answer gets."""
+        return (*(("set-cookie", value) for value in self.cookies), *self.fields)
 
 
 class Handover:

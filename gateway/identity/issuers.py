@@ -63,8 +63,17 @@ class Published:
 class IssuerDirectory:
     """The endpoints and keys of one configured issuer. Lives on one event loop."""
 
-    def __init__(self, config: Issuer, http: HttpClient, clock: Callable[[], float], *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        config: Issuer,
+        http: HttpClient,
+        clock: Callable[[], float],
+        *,
+        timeout_s: float = 5.0,
+        discovery_url: str | None = None,
+    ) -> None:
         self._config = config
+        self._discovery = discovery_url or config.issuer.rstrip("/") + _DISCOVERY
         self._http = http
         self._clock = clock
         self._timeout_s = timeout_s
@@ -140,7 +149,7 @@ class IssuerDirectory:
     async def _fetch(self, asked_at: float) -> Published | str:
         """What the issuer publishes now, or what is wrong with it."""
         issuer = self._config.issuer
-        answer = await self._http.get(issuer.rstrip("/") + _DISCOVERY)
+        answer = await self._http.get(self._discovery)
         document = read_object(answer.body) if answer.status == _SUCCESS else None
         if document is None:
             return f"discovery: status {answer.status} without a usable document"

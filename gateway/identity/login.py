@@ -22,7 +22,7 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device
-from gateway.identity.browser import BrowserSessions, other_device
+from gateway.identity.browser import BrowserSessions, SessionProof, other_device
 from gateway.identity.claims import identity_of
 from gateway.identity.handover import LOGIN, Handover, Redirect
 from gateway.identity.held import LIFE_S as HELD_LIFE_S
@@ -121,6 +121,7 @@ class Login:
         host: str,
         clock: Callable[[], float],
         random: Callable[[], str],
+        proofs: Sequence[SessionProof] = (),
     ) -> None:
         self._parties = {party.slug: party for party in parties}
         if len(self._parties) != len(parties):
@@ -133,6 +134,7 @@ class Login:
         self._host = host
         self._clock = clock
         self._random = random
+        self._proofs = proofs
 
     async def hold(
         self,

@@ -169,22 +169,30 @@ class LoginSessions:
     async def elevate(self, login_id: str, amr: Sequence[str], until: float) -> LoginSession | None:
         """Factors were proven here just now: `amr` is theirs until `until`. None when the session is over.
 
-        Every cookie and ticket of the session is good no more: what was stolen before does not rise with its owner.
+        They take the place of what was proven before. Every cookie and ticket of the session is good no more: what was
+        stolen does not rise with its owner.
         """
         now = self._clock()
 
         def make(found: LoginSession) -> LoginSession:
-            # A proof of the same or more does not end sooner than the one before it.
-            before = found.elevated_until if set(found.elevated_amr) <= set(amr) else None
             return replace(
                 found,
                 elevated_amr=tuple(amr),
                 elevated_at=now,
-                elevated_until=min(max(until, before or until), found.ends_at),
+                elevated_until=min(until, found.ends_at),
                 rotation=found.rotation + 1,
             )
 
         return await self.change(login_id, make)
+
+    async def lower(self, issuer: str, subject: str) -> int:
+        """Take back what a person proved here in every session; how many that were."""
+        lowered = 0
+        for login in await self.of_subject(issuer, subject):
+            if login.elevated_until is not None:
+                plain = await self.change(login.id, lambda found: replace(found, elevated_amr=(), elevated_until=None))
+                lowered += plain is not None
+        return lowered
 
     # ---- tokens ----
 

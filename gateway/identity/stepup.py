@@ -193,7 +193,9 @@ class StepUps:
         return Redirect(await self._handover.leave(login, held), cookies)
 
     async def proof_of(self, login: LoginSession) -> Proof | None:
-        """The latest proof of this session, while it may change the person's factors."""
+        """The latest proof of this session, while it may change the person's factors; none where it was taken back."""
+        if login.elevated_until is None:
+            return None
         document = await self._documents.get(COLLECTION, login.id, self._clock())
         if document is None:
             return None

@@ -9,44 +9,26 @@ elsewhere they count on. On a zero-log route nothing is written, and no history 
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from ipaddress import ip_network
-from typing import Any, Literal
+from typing import Any
 
 from gateway.core.decision import NO_SIGNAL, RiskReport, RiskTerm
 from gateway.core.ports import Network, StoreDown, subject_key
 from gateway.core.request import RequestFacts
 from gateway.core.signals import Observation, Scope, Signal
 from gateway.core.subject import Device, Identity, Session
-from gateway.policy.risk_memory import Remembered, RiskMemory
+from gateway.policy.risk_memory import Kind, Remembered, RiskMemory
+from gateway.policy.risk_terms import LoginPattern, Thresholds, bounded, digest, keys_of, no_relief, observe
 
 # `amr` values of a sign-in that proved a second factor (RFC 8176, and what identity providers say beside it).
 STRONG = frozenset({"face", "fido", "fpt", "hwk", "iris", "mfa", "otp", "sc", "swk", "user", "webauthn"})
-_BRANDS = re.compile(r'"([^"]{1,60})";v=')
 _TRIES = 5
 _MOST_CONTEXTS, _MOST_PENDING = 20_000, 5_000
-_STEPPED_S, _BACK_S, _HELD_S, _PROVEN_S = 60.0, 120.0, 300.0, 900.0
+_STEPPED_S, _BACK_S, _HELD_S, _PROVEN_S, _TOUCH_S = 60.0, 120.0, 300.0, 900.0, 43_200.0
 _FLUSH_S, _FLUSH_MOST = 1.0, 32
-_SCOPES: tuple[Scope, ...] = ("session", "subject", "network")
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """The scores at which a level begins."""
-
-    low: float = 1.0
-    medium: float = 2.0
-    high: float = 4.0
-
-    def level(self, score: float) -> Literal["none", "low", "medium", "high"]:
-        """The level of a score."""
-        if score >= self.high:
-            return "high"
-        return "medium" if score >= self.medium else "low" if score >= self.low else "none"
+_LEARNED: tuple[Kind, Kind] = ("subject", "everybody")
 
 
 _THRESHOLDS = Thresholds()
@@ -74,7 +56,8 @@ class _Gate:
 class Assessor:
     """Meets `core.ports.RiskAssessor`. Raises StoreDown, and whatever a signal raises.
 
-    `is_quiet(host)`: this host belongs to a zero-log route. An unchanged session (address, JA4, User-Agent, proofs) is
+    `is_quiet(host)`: this host belongs to a zero-log route. `outside(identity)`: the level that another system gave the
+    person, "" for none. An unchanged session (address, JA4, User-Agent, proofs) is
     given its last report again for `reuse_s`.
     """
 
@@ -83,17 +66,21 @@ class Assessor:
         memory: RiskMemory,
         signals: Sequence[Signal],
         *,
+        logins: LoginPattern | None = None,
         thresholds: Thresholds = _THRESHOLDS,
         reuse_s: float = 5.0,
         is_quiet: Callable[[str], bool] = lambda host: False,  # noqa: ARG005
+        outside: Callable[[Identity], Awaitable[str]] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._memory = memory
         self._signals = tuple(signals)
+        self._logins = logins
         self._thresholds = thresholds
         self._reuse_s = reuse_s
         self._is_quiet = is_quiet
+        self._outside = outside
         self._clock, self._monotonic = clock, monotonic
         self._last: dict[str, tuple[object, float, RiskReport]] = {}
         self._pending: dict[tuple[Scope, str], list[Observation]] = {}
@@ -129,7 +116,7 @@ class Assessor:
         if self._pending and at >= self._flush_at:
             self._flush_at = at + _FLUSH_S
             await self.flush(_FLUSH_MOST)
-        seen = _observe(session, identity, device, facts, network, self._clock())
+        seen = observe(session, identity, device, facts, network, self._clock())
         report = await self._assess(seen, session, identity, quiet=quiet)
         if len(self._last) >= _MOST_CONTEXTS:
             self._last.clear()
@@ -151,7 +138,7 @@ class Assessor:
             failed=reason,
             account=named,
         )
-        for scope, key in _keys(seen).items():
+        for scope, key in keys_of(seen).items():
             queue = self._pending.setdefault((scope, key), [])
             if len(self._pending) <= _MOST_PENDING and len(queue) < _MOST_PENDING:
                 queue.append(seen)
@@ -186,18 +173,28 @@ class Assessor:
     # ---- one assessment ----
 
     async def _assess(self, seen: Observation, session: Session, identity: Identity, *, quiet: bool) -> RiskReport:
-        keys = {scope: key for scope, key in _keys(seen).items() if not quiet or scope == "session"}
+        keys = {scope: key for scope, key in keys_of(seen).items() if not quiet or scope == "session"}
+        outside = self._said_outside(await self._outside(identity) if self._outside is not None else "")
         report = NO_SIGNAL
         for _ in range(_TRIES):
-            known = {scope: await self._memory.read(scope, key, quiet=quiet) for scope, key in keys.items()}
-            report, changed = self._judge(seen, session, identity, known)
-            if all([await self._memory.write(known[scope], parts, quiet=quiet) for scope, parts in changed.items()]):
+            known: dict[Kind, Remembered] = {}
+            for scope, key in keys.items():
+                known[scope] = await self._memory.read(scope, key, quiet=quiet)
+            if self._logins is not None and not quiet and _is_open(known["session"]):
+                known["everybody"] = await self._memory.read("everybody", "logins")
+            report, changed = self._judge(seen, session, identity, known, outside)
+            if all([await self._memory.write(known[kind], parts, quiet=quiet) for kind, parts in changed.items()]):
                 break
         return report
 
     def _judge(
-        self, seen: Observation, session: Session, identity: Identity, known: Mapping[Scope, Remembered]
-    ) -> tuple[RiskReport, dict[Scope, Mapping[str, Any]]]:
+        self,
+        seen: Observation,
+        session: Session,
+        identity: Identity,
+        known: Mapping[Kind, Remembered],
+        outside: Sequence[RiskTerm],
+    ) -> tuple[RiskReport, dict[Kind, Mapping[str, Any]]]:
         """The report, and the documents that changed."""
         first = not known["session"].parts
         gate = _Gate.read(known["session"])
@@ -208,29 +205,63 @@ class Assessor:
         for signal in self._signals:
             if signal.scope in known:
                 sighting = signal.assess(seen, known[signal.scope].of(signal.name))
-                terms += _bounded(signal, sighting.terms)
+                terms += bounded(signal, sighting.terms)
                 sightings.append((signal, sighting))
+        sign_in = self._sign_in(seen, known)
+        terms += [*sign_in, *outside]
         elevated, signed_in = session.elevated_at or 0.0, (identity.auth_time or 0.0) if strong else 0.0
         proven = elevated > gate.elevated or (not first and signed_in > gate.signed_in)
         where = digest(f"{seen.place}|{seen.ja4_b}|{seen.agent}")[:16]
         if proven:
             answers = {term.name: term.value for term in terms}
-            gate = _Gate(seen.now, elevated, signed_in, where, max(session.elevated_until or 0.0, seen.now + _PROVEN_S), answers)
+            gate = _Gate(
+                seen.now, elevated, signed_in, where, max(session.elevated_until or 0.0, seen.now + _PROVEN_S), answers
+            )
         elif first:
             gate = _Gate(seen.now, elevated, signed_in)
         report = self._report(terms, gate, where, seen.now)
         learn = proven or report.level in {"none", "low"} or (first and strong and report.level != "high")
-        parts: dict[Scope, dict[str, Any]] = {}
+        parts: dict[Kind, dict[str, Any]] = {}
         for signal, sighting in sightings:
             remembered = known[signal.scope]
             kept = sighting.learned if learn else sighting.memory
             if kept is not remembered.parts.get(signal.name) and kept != remembered.of(signal.name):
                 parts.setdefault(signal.scope, dict(remembered.parts))[signal.name] = kept
-        if first or proven or "session" in parts:
+        self._note_sign_in(seen, known, parts, () if proven else sign_in, learn=learn)
+        if first or proven or "session" in parts or seen.now - gate.at > _TOUCH_S:
             parts.setdefault("session", dict(known["session"].parts))["_"] = replace(gate, at=seen.now).parts()
         if learn and "subject" in known and not known["subject"].of("_"):
             parts.setdefault("subject", dict(known["subject"].parts))["_"] = {"since": seen.now}
         return report, dict(parts)
+
+    def _sign_in(self, seen: Observation, known: Mapping[Kind, Remembered]) -> list[RiskTerm]:
+        """What the sign-in behind this session looked like: scored at its first sight, then carried along."""
+        if self._logins is not None and seen.first and "everybody" in known:
+            terms = self._logins.score(seen, known["subject"].of("login"), known["everybody"].of("login"))
+            return no_relief(terms)
+        return [RiskTerm(*term) for term in known["session"].of("login").get("terms", ())]
+
+    def _note_sign_in(
+        self,
+        seen: Observation,
+        known: Mapping[Kind, Remembered],
+        parts: dict[Kind, dict[str, Any]],
+        terms: Sequence[RiskTerm],
+        *,
+        learn: bool,
+    ) -> None:
+        """Learn from the sign-in when it is believed, once; until then it stays open."""
+        if self._logins is None or "everybody" not in known:
+            return
+        if learn:
+            profile, population = known["subject"].of("login"), known["everybody"].of("login")
+            learned = self._logins.learn(seen, profile, population)
+            for kind, before, after in zip(_LEARNED, (profile, population), learned, strict=True):
+                if after is not before:
+                    parts.setdefault(kind, dict(known[kind].parts))["login"] = after
+        kept = {"open": not learn, "terms": [[term.name, term.value, term.why] for term in terms]}
+        if kept != known["session"].of("login"):
+            parts.setdefault("session", dict(known["session"].parts))["login"] = kept
 
     def _report(self, terms: Sequence[RiskTerm], gate: _Gate, where: str, now: float) -> RiskReport:
         """The terms that no proof has answered, their sum, and its level."""
@@ -251,7 +282,7 @@ class Assessor:
         seen: Observation,
         gate: _Gate,
         identity: Identity,
-        known: Mapping[Scope, Remembered],
+        known: Mapping[Kind, Remembered],
         *,
         strong: bool,
     ) -> list[RiskTerm]:
@@ -267,6 +298,13 @@ class Assessor:
             found.append(RiskTerm("no_history", self._thresholds.high, "nothing is known of this person yet"))
         return found
 
+    def _said_outside(self, level: str) -> list[RiskTerm]:
+        """What another system says of the person; a level that is not known here counts as the highest."""
+        if not level:
+            return []
+        values = {"low": self._thresholds.low, "medium": self._thresholds.medium}
+        return [RiskTerm("outside", values.get(level, self._thresholds.high), "another system says so")]
+
     def _clock_was_set(self) -> bool:
         """Whether the clock ran differently from the machine's own counter a few minutes ago or less."""
         at = self._monotonic()
@@ -276,50 +314,6 @@ class Assessor:
         return at < self._distrust_until
 
 
-def digest(text: str) -> str:
-    """What stands for a name in the store."""
-    return sha256(f"gateway/v1/risk|{text}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _keys(seen: Observation) -> dict[Scope, str]:
-    """Where each scope's memory of an observation is; what is not known has none."""
-    network = ""
-    if seen.ip:
-        network = str(ip_network(f"{seen.ip}/{48 if ':' in seen.ip else 24}", strict=False))
-    found = dict(zip(_SCOPES, (seen.session, seen.subject, network), strict=True))
-    return {scope: key for scope, key in found.items() if key}
-
-
-def _observe(
-    session: Session, identity: Identity, device: Device | None, facts: RequestFacts, network: Network, now: float
-) -> Observation:
-    brands = sorted(name for name in _BRANDS.findall(facts.header("sec-ch-ua") or "") if "Not" not in name)
-    hints = "|".join([*brands, facts.header("sec-ch-ua-platform") or "", facts.header("sec-ch-ua-mobile") or ""])
-    return Observation(
-        now=now,
-        subject=digest(subject_key(identity.issuer, identity.subject)),
-        session=digest(session.id)[:16],
-        kind=identity.kind,
-        bound=bool(session.bound_by),
-        device_id=device.id if device is not None else "",
-        ip=facts.client_ip,
-        network=network,
-        ja4=facts.peer.ja4,
-        agent=facts.header("user-agent") or "",
-        hints=hints.strip("|"),
-        protocol=facts.protocol,
-    )
-
-
-def _bounded(signal: Signal, terms: Sequence[RiskTerm]) -> list[RiskTerm]:
-    """A signal's terms, held to its bound. Raises ValueError for one that is negative, no number or somebody else's."""
-    left, kept = signal.bound, []
-    for term in terms:
-        mine = term.name == signal.name or term.name.startswith(f"{signal.name}_")
-        if not mine or not math.isfinite(term.value) or term.value < 0:
-            raise ValueError(f"{signal.name} breaks its contract")
-        value = round(min(term.value, left), 3)
-        left -= value
-        if value > 0:
-            kept.append(RiskTerm(term.name, value, term.why))
-    return kept
+def _is_open(session: Remembered) -> bool:
+    """Whether the sign-in behind a session was not learned from yet."""
+    return not session.parts or session.of("login").get("open", False) is True

@@ -1,8 +1,7 @@
 """What the risk assessor remembers, shared by every worker: small JSON documents, written by compare-and-set.
 
-Collections: `risk_session` (one for each session), `risk_profile` (for each person), `risk_population` (for each network,
-and one for what logins in general look like). What another version wrote in another format counts as nothing. Raises
-StoreDown.
+Collections: `risk_session` (one for each session), `risk_profile` (for each person), `risk_population` (for each client
+network, and one for everybody). What another version wrote in another format counts as nothing. Raises StoreDown.
 """
 
 from __future__ import annotations
@@ -11,15 +10,21 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from gateway.core.ports import Documents
 from gateway.core.signals import Scope
 
 FORMAT = 1
 COLLECTIONS: Mapping[str, str] = MappingProxyType(
-    {"session": "risk_session", "subject": "risk_profile", "network": "risk_population"}
+    {
+        "session": "risk_session",
+        "subject": "risk_profile",
+        "network": "risk_population",
+        "everybody": "risk_population",
+    }
 )
+type Kind = Scope | Literal["everybody"]
 _DAY_S = 86_400.0
 _MOST_IN_PROCESS = 10_000
 
@@ -28,7 +33,7 @@ _MOST_IN_PROCESS = 10_000
 class Remembered:
     """One document: what each signal remembers by its name, and the assessor itself as "_". Version 0 is a new one."""
 
-    scope: Scope
+    kind: Kind
     key: str
     parts: Mapping[str, Any]
     version: int = 0
@@ -45,19 +50,20 @@ class RiskMemory:
     def __init__(self, documents: Documents, clock: Callable[[], float], *, remember_days: float = 180.0) -> None:
         self._documents = documents
         self._clock = clock
-        self._life_s = {"session": 2 * _DAY_S, "subject": remember_days * _DAY_S, "network": _DAY_S}
+        long_s = remember_days * _DAY_S
+        self._life_s = {"session": 3 * _DAY_S, "subject": long_s, "network": _DAY_S, "everybody": long_s}
         self._in_process: dict[str, Mapping[str, Any]] = {}
 
-    async def read(self, scope: Scope, key: str, *, quiet: bool = False) -> Remembered:
+    async def read(self, kind: Kind, key: str, *, quiet: bool = False) -> Remembered:
         """What is remembered under `key`, empty when there is nothing."""
         if quiet:
-            return Remembered(scope, key, self._in_process.get(key, {}))
-        document = await self._documents.get(COLLECTIONS[scope], key, self._clock())
+            return Remembered(kind, key, self._in_process.get(key, {}))
+        document = await self._documents.get(COLLECTIONS[kind], key, self._clock())
         if document is None:
-            return Remembered(scope, key, {})
+            return Remembered(kind, key, {})
         parts = json.loads(document.value)
         known = isinstance(parts, dict) and parts.get("v") == FORMAT
-        return Remembered(scope, key, parts if known else {}, document.version)
+        return Remembered(kind, key, parts if known else {}, document.version)
 
     async def write(self, remembered: Remembered, parts: Mapping[str, Any], *, quiet: bool = False) -> bool:
         """Write over exactly what was read; False when somebody else was faster."""
@@ -68,13 +74,13 @@ class RiskMemory:
             return True
         value = json.dumps({**parts, "v": FORMAT}, separators=(",", ":")).encode()
         return await self._documents.put(
-            COLLECTIONS[remembered.scope],
+            COLLECTIONS[remembered.kind],
             remembered.key,
             value,
-            self._clock() + self._life_s[remembered.scope],
+            self._clock() + self._life_s[remembered.kind],
             version=remembered.version,
         )
 
-    async def forget(self, scope: Scope, key: str) -> bool:
+    async def forget(self, kind: Kind, key: str) -> bool:
         """Forget a document; whether it was there."""
-        return await self._documents.delete(COLLECTIONS[scope], key)
+        return await self._documents.delete(COLLECTIONS[kind], key)

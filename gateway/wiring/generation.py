@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import Config, resolve_secret, routes_of
-from gateway.core.decision import NO_SIGNAL, RiskReport, StepUp
-from gateway.core.ports import DeviceVerifier, Network, OwnEndpoints, PolicyEngine, Store, StoreDown
+from gateway.core.decision import StepUp
+from gateway.core.ports import DeviceVerifier, OwnEndpoints, PolicyEngine, Store, StoreDown
 from gateway.core.request import Peer, RequestFacts, RequestLimits
 from gateway.core.routes import RouteTable
-from gateway.core.subject import Device, Identity, Session
 from gateway.identity.challenges import bearer_challenge, resource_metadata
 from gateway.identity.device import Devices
+from gateway.identity.dpop import speaks_dpop
 from gateway.identity.trust import DeviceTrust
 from gateway.obligations import Obligations
 from gateway.oversight.integrity import Quarantine
@@ -26,33 +26,10 @@ from gateway.policy.engine import Decider
 from gateway.policy.opa import OpaEngine
 from gateway.policy.rego import EmbeddedEngine
 from gateway.wiring.people import People, people_of
+from gateway.wiring.risk import Risks, risks_of
 from gateway.wiring.shared import Shared, enrolment_of
+from gateway.wiring.signals import Signals, signals_of
 from plugins.obligations import builtin
-
-_UNKNOWN = Network(flaw="absent")
-
-
-class _Nowhere:
-    """No network data are configured: nobody knows where an address is."""
-
-    def look(self, ip: str) -> Network:  # noqa: ARG002  (port)
-        """Nothing is known."""
-        return _UNKNOWN
-
-
-class _NoSignal:
-    """No signal is configured: every request has the risk of none."""
-
-    async def assess(
-        self,
-        session: Session | None,  # noqa: ARG002  (port)
-        identity: Identity | None,  # noqa: ARG002  (port)
-        device: Device | None,  # noqa: ARG002  (port)
-        facts: RequestFacts,  # noqa: ARG002  (port)
-        network: Network,  # noqa: ARG002  (port)
-    ) -> RiskReport:
-        """No signal."""
-        return NO_SIGNAL
 
 
 class _NoDevices:
@@ -67,11 +44,20 @@ class Gateway:
     """One generation: the pipeline and what it needs."""
 
     def __init__(
-        self, config: Config, shared: Shared, pipeline: Pipeline, engine: PolicyEngine, people: People
+        self,
+        config: Config,
+        shared: Shared,
+        pipeline: Pipeline,
+        engine: PolicyEngine,
+        people: People,
+        signals: Signals,
+        risks: Risks,
     ) -> None:
         self.config = config
         self.pipeline = pipeline
         self.people = people
+        self.signals = signals
+        self.risks = risks
         self.endpoints = _endpoints(config, shared)
         self.upstreams = {name: service.backend for name, service in config.services.items()}
         self.zero_log_upstreams = frozenset(
@@ -93,15 +79,17 @@ class Gateway:
             engine = await policy_engine(config)
             undo.push_async_callback(engine.close)
             people = await people_of(config, shared, undo)
+            signals = signals_of(config, shared, people.logins, undo)
             routes = RouteTable(routes_of(config))
+            risks = risks_of(config, shared.documents, routes)
             pipeline = Pipeline(
                 routes=routes,
                 quarantine=Quarantine(config.state),
                 devices=device_verifier(config, shared.store),
                 readers=people.readers,
                 binder=people.binder,
-                networks=_Nowhere(),
-                assessor=_NoSignal(),
+                networks=risks.networks,
+                assessor=risks.assessor,
                 decider=Decider(engine, config.policy.deadline_ms / 1000),
                 obligations=Obligations(builtin()),
                 signer=shared.asserter,
@@ -109,21 +97,22 @@ class Gateway:
                 counter=shared.metrics,
                 challenge=_challenge,
                 staff_hosts=frozenset(route.host for route in routes.routes if not route.zero_log) | {config.host},
-                desk=people.desk,
+                answer_fields=people.dpop.answer_headers,
+                desk=people.sign_ins.login if people.sign_ins is not None else None,
                 reactor=people.reactions,
                 limits=RequestLimits(
                     header_count=config.limits.header_count, header_bytes=config.limits.header_kib << 10
                 ),
                 trusted_proxies=config.trusted_proxies,
             )
-            gateway = cls(config, shared, pipeline, engine, people)
+            gateway = cls(config, shared, pipeline, engine, people, signals, risks)
             gateway._closing = undo.pop_all()
         shared.metrics.policy(engine.version)
         return gateway
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What has to run, for ever, as long as this generation serves."""
-        return self.people.background()
+        return [*self.people.background(), *self.signals.background(), *self.risks.background()]
 
     async def refresh(self) -> None:
         """On a timer: signing keys."""
@@ -173,6 +162,7 @@ def _challenge(reasons: Sequence[str], facts: RequestFacts, step_up: StepUp | No
         f"{facts.origin}/.well-known/oauth-protected-resource",
         max_age=step_up.max_age_s if step_up is not None else None,
         acr_values=" ".join(step_up.methods) or None if step_up is not None else None,
+        dpop=speaks_dpop(facts),
     )
 
 

@@ -10,28 +10,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.config import Config, resolve_secret
-from gateway.core.decision import StepUp
-from gateway.core.ports import IdentityReader, SessionBinder
-from gateway.core.reasons import Refusal
-from gateway.core.request import RequestFacts
-from gateway.core.routes import Route
+from gateway.core.ports import Documents, IdentityReader, SessionBinder
 from gateway.identity.backchannel import LogoutReceiver
 from gateway.identity.browser import BinderByKind, BrowserBinder, BrowserSessions, CookieReader
-from gateway.identity.handover import Handover, Redirect
+from gateway.identity.dbsc import Dbsc
+from gateway.identity.dpop import Dpop
+from gateway.identity.factors import Factors
+from gateway.identity.handover import Handover
 from gateway.identity.held import HeldRequests
 from gateway.identity.login import CALLBACK, Login
 from gateway.identity.login_sessions import LoginSessions
 from gateway.identity.oidc import RelyingParty, login_credential
+from gateway.identity.own_factors import OwnFactors
 from gateway.identity.own_sessions import OwnSessions
 from gateway.identity.reactions import Reactions
 from gateway.identity.refresh import Refresher
 from gateway.identity.sessions import BearerSessions
+from gateway.identity.stepup import StepUps
 from gateway.identity.tokens import TokenReader
 from gateway.identity.zitadel_hooks import EventActor, HookReceiver
 from gateway.identity.zitadel_reconcile import Reconciler, Round
 from gateway.oversight import log
 from gateway.wiring.issuers import KnownIssuer, known_issuers
 from gateway.wiring.shared import Shared
+from plugins.factors import builtin
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class SignIns:
     login: Login
     handover: Handover
     own: OwnSessions
+    step_ups: StepUps
+    factors: OwnFactors
+    keys: Dbsc | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,33 +58,14 @@ class People:
     logouts: Mapping[str, LogoutReceiver]
     hooks: Mapping[str, HookReceiver]
     reactions: Reactions
+    dpop: Dpop
     sign_ins: SignIns | None = None
-    desk: Desk | None = None
     _reconcilers: Sequence[tuple[Reconciler, float]] = field(default=(), repr=False)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """The loops that cover what pushes lose."""
         loops = [reconciler.run(_heard, interval_s) for reconciler, interval_s in self._reconcilers]
         return [*loops, self.reactions.run()]
-
-
-class Desk:
-    """Meets `pipeline.Desk`."""
-
-    def __init__(self, login: Login) -> None:
-        self._login = login
-
-    async def hold(
-        self, facts: RequestFacts, route: Route, body: bytes | None, *, fresh: bool = False
-    ) -> Redirect | Refusal:
-        """Where to sign in."""
-        return await self._login.hold(facts, route, body, fresh=fresh)
-
-    async def step_up(
-        self, facts: RequestFacts, route: Route, body: bytes | None, demand: StepUp, reasons: Sequence[str]
-    ) -> Redirect | Refusal:
-        """Where to prove more."""
-        return await self._login.hold(facts, route, body, fresh=True)
 
 
 async def people_of(config: Config, shared: Shared, undo: contextlib.AsyncExitStack) -> People:
@@ -95,51 +81,78 @@ async def people_of(config: Config, shared: Shared, undo: contextlib.AsyncExitSt
         idle_s=config.sessions.idle_s,
         absolute_s=config.sessions.absolute_s,
     )
-    bearer = BearerSessions(shared.store)
+    dpop = Dpop(shared.store, shared.store)
+    bearer = BearerSessions(shared.store, dpop=dpop)
     logouts, hooks, reconcilers = _endings(known, logins, shared)
     locks = {issuer.config.issuer: issuer.api for issuer in known if issuer.api is not None}
     reactions = Reactions(logins, shared.store, shared.documents, locks, time.time)
     parties = _parties(config, known)
     if not parties:
-        return People((tokens,), bearer, logins, logouts, hooks, reactions, _reconcilers=reconcilers)
+        return People((tokens,), bearer, logins, logouts, hooks, reactions, dpop, _reconcilers=reconcilers)
     by_issuer = {party.config.issuer: party for party in parties}
     cookies = BrowserSessions(shared.documents, time.time, _random)
-    held = HeldRequests(shared.documents, time.time, _random, config.origin)
-    handover = Handover(
-        shared.documents,
-        cookies,
-        logins,
-        held,
-        host=config.host,
-        origin=config.origin,
-        clock=time.time,
-        random=_random,
-    )
-    login = Login(
-        parties,
-        shared.documents,
-        held,
-        logins,
-        cookies,
-        handover,
-        host=config.host,
-        clock=time.time,
-        random=_random,
-    )
-    own = OwnSessions(login, logins, cookies, by_issuer, origin=config.origin(config.host), random=_random)
+    keys = None
+    if config.sessions.dbsc:
+        keys = Dbsc(
+            shared.documents,
+            cookies,
+            logins,
+            origin=config.origin,
+            clock=time.time,
+            random=_random,
+            life_s=config.sessions.dbsc_s,
+        )
+    proofs = () if keys is None else (keys,)
     refresher = Refresher(logins, shared.documents, by_issuer, time.time, _random)
     undo.push_async_callback(refresher.close)
     return People(
         readers=(tokens, CookieReader(cookies, logins, refresher, by_issuer, time.time)),
-        binder=BinderByKind(BrowserBinder(logins, shared.store, time.time), bearer),
+        binder=BinderByKind(BrowserBinder(logins, shared.store, time.time, proofs), bearer),
         logins=logins,
         logouts=logouts,
         hooks=hooks,
         reactions=reactions,
-        sign_ins=SignIns(login, handover, own),
-        desk=Desk(login),
+        dpop=dpop,
+        sign_ins=_sign_ins(config, shared.documents, parties, logins, cookies, keys),
         _reconcilers=reconcilers,
     )
+
+
+def _sign_ins(
+    config: Config,
+    documents: Documents,
+    parties: Sequence[RelyingParty],
+    logins: LoginSessions,
+    cookies: BrowserSessions,
+    keys: Dbsc | None,
+) -> SignIns:
+    """The parts of signing in, stepping up and looking after one's own sessions and factors."""
+    host, own_origin = config.host, config.origin(config.host)
+    held = HeldRequests(documents, time.time, _random, config.origin)
+    handover = Handover(
+        documents, cookies, logins, held, host=host, origin=config.origin, clock=time.time, random=_random
+    )
+    login = Login(
+        parties,
+        documents,
+        held,
+        logins,
+        cookies,
+        handover,
+        host=host,
+        clock=time.time,
+        random=_random,
+        proofs=() if keys is None else (keys,),
+    )
+    by_issuer = {party.config.issuer: party for party in parties}
+    own = OwnSessions(login, logins, cookies, by_issuer, origin=own_origin, random=_random)
+    factors = Factors(documents, builtin("Gateway", host, [own_origin]), time.time)
+    closed = [party.config.issuer for party in parties if not party.login.first_factor]
+    step_ups = StepUps(
+        factors, documents, logins, cookies, held, handover, own, host=host, clock=time.time, closed=closed
+    )
+    own_factors = OwnFactors(factors, step_ups, login, held, handover, own, time.time)
+    return SignIns(login, handover, own, step_ups, own_factors, keys)
 
 
 def _parties(config: Config, known: Sequence[KnownIssuer]) -> list[RelyingParty]:

@@ -26,8 +26,8 @@ from webauthn.helpers import (
     bytes_to_base64url,
     decode_credential_public_key,
     decoded_public_key_to_cryptography,
-    parse_attestation_object,
     parse_authentication_credential_json,
+    parse_cbor,
     parse_client_data_json,
     parse_registration_credential_json,
 )
@@ -136,7 +136,11 @@ class WebAuthn:
         try:
             credential = parse_registration_credential_json(_text(answer))
             _refuse_frames(credential.response.client_data_json)
-            if parse_attestation_object(credential.response.attestation_object).fmt not in _FORMATS:
+            attestation = parse_cbor(credential.response.attestation_object)
+            # The library would make that many bytes of a number.
+            if not isinstance(attestation["authData"], bytes):
+                return Refusal("factor_invalid", "authenticator data that are no bytes")
+            if attestation["fmt"] not in _FORMATS:
                 return Refusal("factor_invalid", "an attestation that was not asked for")
             found = verify_registration_response(
                 credential=credential,

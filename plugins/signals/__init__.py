@@ -27,9 +27,20 @@ ALL: tuple[type[Signal], ...] = (
 )
 
 
-def builtin(settings: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[Signal, ...]:
-    """One of each, with its settings by name. Raises ValueError for an unknown name, TypeError for a setting."""
+def builtin(settings: Mapping[str, Mapping[str, float]] | None = None) -> tuple[Signal, ...]:
+    """One of each, with its settings by name. Raises ValueError for what its schema does not take."""
     wanted = settings or {}
     if unknown := wanted.keys() - {signal.name for signal in ALL}:
         raise ValueError(f"no such signal: {', '.join(sorted(unknown))}")
-    return tuple(signal(**wanted.get(signal.name, {})) for signal in ALL)
+    return tuple(signal(**_checked(signal, wanted.get(signal.name, {}))) for signal in ALL)
+
+
+def _checked(signal: type[Signal], settings: Mapping[str, float]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        rule = signal.schema["properties"].get(name)
+        whole = rule is not None and rule["type"] == "integer"
+        if rule is None or not rule["minimum"] <= value <= rule["maximum"] or (whole and value != int(value)):
+            raise ValueError(f"{signal.name} does not take {name}: {value}")
+        found[name] = int(value) if whole else value
+    return found

@@ -39,26 +39,19 @@ class ConcurrentUse:
         if seen.kind != "session" or seen.bound:
             return Sighting((), memory, memory)
         pair = f"{seen.place} {seen.ja4_b}"
-        recent = [item for item in memory.get("p", ()) if 0 <= seen.now - item[1] <= self._window_s]
+        before = memory.get("p", ())
+        recent = [item for item in before if 0 <= seen.now - item[1] <= self._window_s]
         at, value = memory.get("x", (0.0, 0.0))
         if seen.now - at > 10 * self._window_s:
             value = 0.0
         if recent and recent[-1][0] != pair and any(item[0] == pair for item in recent):
             two_programs = any(item[0].rpartition(" ")[2] != seen.ja4_b for item in recent)
             at, value = seen.now, max(value, self._weight if two_programs else self._weight / 2)
-        following = self._following(memory, recent, [pair, seen.now], at, value)
         terms = (RiskTerm(self.name, value, "two places in turn, within seconds"),) if value else ()
+        # A pair that stays the same is not written anew: it takes one turn more to see the next holder.
+        if before and before[-1][0] == pair and tuple(memory.get("x", (0.0, 0.0))) == (at, value):
+            return Sighting(terms, memory, memory)
+        following: dict[str, Any] = {"p": [*recent, [pair, seen.now]][-_RECENT:]}
+        if value:
+            following["x"] = [at, value]
         return Sighting(terms, following, following)
-
-    def _following(
-        self, memory: Mapping[str, Any], recent: list[Any], last: list[Any], at: float, value: float
-    ) -> Mapping[str, Any]:
-        """What to remember; a pair that stays the same is written anew every half window at most."""
-        before = memory.get("p", ())
-        fresh = bool(before) and before[-1][0] == last[0] and 0 <= last[1] - before[-1][1] < self._window_s / 2
-        if fresh and tuple(memory.get("x", (0.0, 0.0))) == (at, value):
-            return memory
-        if recent and recent[-1][0] == last[0]:
-            recent = recent[:-1]
-        following: dict[str, Any] = {"p": [*recent, last][-_RECENT:]}
-        return {**following, "x": [at, value]} if value else following

@@ -44,9 +44,9 @@ class ImpossibleTravel:
         network = seen.network
         if seen.at_home or (network.country is None and network.latitude is None):
             return Sighting((), memory, memory)
-        device = seen.device_id or f"{seen.ja4_b}|{seen.agent}"
+        device = seen.device_id or f"{seen.ja4_b}|{seen.agent[-48:]}"
         radius_km = network.accuracy_km if network.accuracy_km is not None else _RADIUS_KM
-        spot = [network.country or "", network.latitude, network.longitude, radius_km, seen.place, device[-64:]]
+        spot = [network.country or "", network.latitude, network.longitude, radius_km, seen.place, device]
         worst, why = 0.0, ""
         for session, (at, *there) in memory.items():
             if session == seen.session or seen.now - at > _KEPT_S:

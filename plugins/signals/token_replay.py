@@ -58,12 +58,11 @@ class TokenReplay:
     def _following(self, seen: Observation, memory: Mapping[str, Any]) -> Mapping[str, Any]:
         pair = f"{seen.place} {seen.ja4_b}"
         held: Mapping[str, float] = memory.get("h", {})
+        newest = max(held, key=lambda name: held[name], default="")
+        if newest == pair:
+            return memory  # not written anew: it takes one turn more to see the next holder
         recent = {name: at for name, at in held.items() if 0 <= seen.now - at <= self._window_s}
-        newest = max(recent, key=lambda name: recent[name], default=pair)
-        twice = newest != pair and pair in recent
-        if not twice and newest == pair and 0 <= seen.now - held.get(pair, -1e12) < self._window_s / 2:
-            return memory
-        recent.pop(pair, None)
+        twice = recent.pop(pair, None) is not None
         kept = dict(sorted(recent.items(), key=lambda item: item[1])[-(_HOLDERS - 1) :])
         first = memory.get("c", "" if seen.at_home else seen.network.country or "")
         following = {**memory, "h": {**kept, pair: seen.now}, "c": first}

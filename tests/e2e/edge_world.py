@@ -163,6 +163,9 @@ class Ports:
         """Nothing is known of any address."""
         return Network()
 
+    def failed(self, *_: Any, **__: Any) -> None:
+        """Nobody listens."""
+
     async def assess(self, *_: Any) -> Any:
         return NO_SIGNAL
 

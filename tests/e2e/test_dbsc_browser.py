@@ -79,21 +79,29 @@ def _get(folder: Path) -> str:
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
         return "this is no Debian"
     part = folder.with_name(f"{folder.name}.{os.getpid()}")
-    part.mkdir(parents=True)
+    # Lists of our own, for a machine that has none yet.
+    ours = ["-o", f"Dir::State::Lists={part}/lists", "-o", f"Dir::Cache={part}/cache"]
+    for name in ("lists/partial", "cache/archives/partial"):
+        (part / name).mkdir(parents=True)
     try:
-        subprocess.run(
-            ["apt-get", "download", *PACKAGES], cwd=part, capture_output=True, text=True, check=True, timeout=100
-        )
+        if problem := _run(part, "apt-get", "download", *PACKAGES):
+            _run(part, "apt-get", *ours, "update")
+            problem = _run(part, "apt-get", *ours, "download", *PACKAGES)
         for package in part.glob("*.deb"):
-            subprocess.run(["dpkg", "-x", package, part / "root"], capture_output=True, text=True, check=True)
-        (part / "root").rename(folder)
-    except subprocess.CalledProcessError as error:
-        return (error.stderr.strip().splitlines() or ["no reason given"])[-1]
+            problem = problem or _run(part, "dpkg", "-x", str(package), "root")
+        if not problem and not folder.exists():
+            (part / "root").rename(folder)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return type(error).__name__ if not folder.exists() else ""
+        return "" if folder.exists() else type(error).__name__
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return ""
+    return problem
+
+
+def _run(folder: Path, *command: str) -> str:
+    """What went wrong, "" for nothing."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=100)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 @dataclass(frozen=True)

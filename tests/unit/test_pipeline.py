@@ -42,6 +42,7 @@ class Ports:
         self.calls = []
         self.events = []
         self.decisions = []
+        self.failures = []
 
     def _do(self, name, *args):
         self.calls.append(name)
@@ -68,6 +69,9 @@ class Ports:
 
     def look(self, *args):
         return self._do("look", *args)
+
+    def failed(self, reason, ip, network, *, account=""):
+        self.failures.append((reason, ip, account))
 
     async def assess(self, *args):
         return await self._await("assess", *args)

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from changes_conformance import ChangesConformance
 from store_conformance import DEVICE, NOW, SESSION, StoreConformance
 
+from gateway.adapters.changes import add_change
 from gateway.adapters.sqlite import SqliteStore
 from gateway.core.ports import IssuedCertificate, StoreDown
 
@@ -32,6 +34,32 @@ async def other(store: SqliteStore, tmp_path: Path) -> AsyncIterator[SqliteStore
 
 class TestSqlite(StoreConformance):
     pass
+
+
+class TestChanges(ChangesConformance):
+    pass
+
+
+async def test_changes_are_kept_for_an_hour_and_ten_thousand_whatever_is_more(tmp_path: Path) -> None:
+    now = [NOW]
+    store = SqliteStore(tmp_path / "state" / "gateway.db", KEY, lambda: now[0])
+    try:
+
+        def many(db: sqlite3.Connection) -> None:
+            for number in range(10_050):
+                add_change(db, now[0], "session", str(number))
+
+        await store.write(many)
+        assert len(await store.changes(0) or ()) == 10_050
+        now[0] += 3_601
+        await store.announce("all", "")
+        assert await store.changes(0) is None
+        assert await store.changes(40) is None
+        kept = await store.changes(51)
+        assert kept is not None
+        assert [kept[0].seq, kept[-1].seq] == [52, 10_051]
+    finally:
+        await store.close()
 
 
 async def test_the_files_and_the_folder_are_for_the_owner_alone(store: SqliteStore, tmp_path: Path) -> None:

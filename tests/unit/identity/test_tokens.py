@@ -59,7 +59,9 @@ def header(key: Key, **changes: Any) -> dict[str, Any]:
         (("Basic dXNlcjpwYXNz",), None),
         (("Bearer a.b.c", "Bearer a.b.c"), "token_ambiguous"),
         (("Bearer a.b.c", "Basic dXNlcjpwYXNz"), "token_ambiguous"),
-        (("DPoP a.b.c",), "token_kind_wrong"),
+        (("DPoP a.b.c",), "token_malformed"),
+        (("dpop opaque", "Bearer opaque"), "token_ambiguous"),
+        (("dpop eyJh.b.c.d.e",), "token_kind_wrong"),
         (("Bearer",), "token_malformed"),
         (("Bearer ",), "token_malformed"),
         (("Bearer\ta.b.c",), "token_malformed"),
@@ -74,7 +76,7 @@ def header(key: Key, **changes: Any) -> dict[str, Any]:
         (("Bearer opaque",), "token_malformed"),
     ],
 )
-async def test_the_header_holds_exactly_one_bearer_token(
+async def test_the_header_holds_exactly_one_access_token(
     static_reading: Make, values: tuple[str, ...], expected: str | None
 ) -> None:
     found = await static_reading().reader.read(facts(*values), route(introspect_cache_s=None))

@@ -282,6 +282,16 @@ def test_a_spoilt_proof_is_an_answer_and_never_an_error(answer: dict[str, Any]) 
         assert unb64(answer["response"]["clientDataJSON"]) == unb64(_GOT["response"]["clientDataJSON"])
 
 
+@pytest.mark.parametrize("data", [25_000_000_000_000, [1, 2], "x" * 40, None])
+def test_authenticator_data_that_are_no_bytes_cost_nothing(data: object) -> None:
+    good = cbor2.loads(unb64(_CREATED["response"]["attestationObject"]))
+    answer = copy.deepcopy(_CREATED)
+    answer["response"]["attestationObject"] = b64(cbor2.dumps(good | {"authData": data}))
+    found = PLUGIN.enrol_finish(_CREATE.pending, [], answer, NOW)
+    assert isinstance(found, Refusal)
+    assert found.detail == "authenticator data that are no bytes"
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_a_strange_attestation_object_is_an_answer_and_never_an_error(data: Any) -> None:

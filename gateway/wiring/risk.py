@@ -1,0 +1,107 @@
+"""Risk: what is known of networks, and the assessor of stage 7 where the configuration asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.adapters.geo import GeoNetworks, default_database
+from gateway.config import Config
+from gateway.core.decision import NO_SIGNAL, RiskReport
+from gateway.core.ports import Documents, Network, RiskAssessor, StoreDown, subject_key
+from gateway.core.request import RequestFacts
+from gateway.core.routes import RouteTable
+from gateway.core.subject import Device, Identity, Session
+from gateway.identity.signal_receiver import RISKS
+from gateway.oversight import log
+from gateway.policy.risk import Assessor
+from gateway.policy.risk_memory import RiskMemory
+from gateway.policy.risk_terms import Thresholds
+from plugins.signals import builtin
+
+_FLUSH_S = 1.0
+
+
+class NoSignal:
+    """No signal is configured: every request has the risk of none."""
+
+    async def assess(
+        self,
+        session: Session | None,  # noqa: ARG002  (port)
+        identity: Identity | None,  # noqa: ARG002  (port)
+        device: Device | None,  # noqa: ARG002  (port)
+        facts: RequestFacts,  # noqa: ARG002  (port)
+        network: Network,  # noqa: ARG002  (port)
+    ) -> RiskReport:
+        """No signal."""
+        return NO_SIGNAL
+
+    def failed(self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = "") -> None:
+        """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Risks:
+    """What stage 7 needs, and what runs beside it."""
+
+    networks: GeoNetworks
+    assessor: RiskAssessor
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """The loop that writes what failed."""
+        return [_flushes(self.assessor)] if isinstance(self.assessor, Assessor) else []
+
+
+def risks_of(config: Config, documents: Documents, routes: RouteTable) -> Risks:
+    """The risk parts of a configuration. Raises ValueError for settings that no signal takes."""
+    networks = networks_of(config)
+    if config.risk is None:
+        return Risks(networks, NoSignal())
+    quiet = frozenset(route.host for route in routes.routes if route.zero_log)
+    return Risks(networks, assessor_of(config, documents, quiet))
+
+
+def networks_of(config: Config) -> GeoNetworks:
+    """What is known of addresses: the configured databases, else the one that is installed with the gateway."""
+    said = config.networks
+    default = default_database()
+    databases = said.databases if said.databases is not None else (default,) if default is not None else ()
+    return GeoNetworks(databases, company=said.company, vpn=said.vpn, report=_reported)
+
+
+def assessor_of(config: Config, documents: Documents, quiet: frozenset[str] = frozenset()) -> Assessor:
+    """The assessor. Raises ValueError where no risk is configured, or for settings that no signal takes."""
+    said = config.risk
+    if said is None:
+        raise ValueError("no risk is configured")
+
+    async def outside(identity: Identity) -> str:
+        key = subject_key(identity.issuer, identity.subject)
+        document = await documents.get(RISKS, key, time.time())
+        return "" if document is None else str(json.loads(document.value)["level"])
+
+    return Assessor(
+        RiskMemory(documents, time.time, remember_days=said.remember_days),
+        builtin(said.signals),
+        thresholds=Thresholds(said.low, said.medium, said.high),
+        reuse_s=said.reuse_s,
+        is_quiet=quiet.__contains__,
+        outside=outside,
+    )
+
+
+async def _flushes(assessor: Assessor) -> None:
+    while True:
+        await asyncio.sleep(_FLUSH_S)
+        with contextlib.suppress(StoreDown):
+            await assessor.flush()
+
+
+def _reported(path: Path, what: str) -> None:
+    log.get("risk").warning("network_data", file=str(path), state=what)

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.core.decision import Obligation
 from gateway.core.headers import is_field, is_framing, is_reserved
-from gateway.core.ports import Obliger
+from gateway.core.obligers import Obliger
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts, is_ours
 

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
 from gateway.forwarding import Forward, Signer, answer_headers, answer_trailers, request_headers
 from gateway.identity.handover import Redirect
-from gateway.obligations import NO_PLAN, ObligationFailed, Obligations
+from gateway.obligations import NO_PLAN, ObligationFailed, Obligations, Plan
 from gateway.oversight.audit import decision_event
 from gateway.policy.engine import Decider, build_document
 from gateway.replies import Reply, deny, redirect
@@ -89,6 +89,7 @@ class _Case:
     decision: Decision | None = None
     reacted: Sequence[str] = ()
     late: bool = False
+    again: bool = False
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
         """The deadline is over."""
@@ -134,11 +135,34 @@ class Pipeline:
         """Stages 1 to 10 and 13 for one request. Never raises; whatever fails is a denial."""
         now_ns = time.perf_counter_ns()
         case = _Case(peer, self.new_id(), now_ns, mark_ns=now_ns)
+        return await self._bounded(case, self._judged(case, raw, flaw))
+
+    async def again(self, forward: Forward) -> Reply | None:
+        """Judge a request that is under way as it would be now; None as long as it may go on. Never raises.
+
+        Nothing that is good once is asked for again. Only a verdict that changed is recorded.
+        """
+        now_ns = time.perf_counter_ns()
+        case = _Case(forward.facts.peer, forward.decision_id, now_ns, mark_ns=now_ns, facts=forward.facts, again=True)
+        case.route = forward.route
+        return await self._bounded(case, self._judged_again(case, forward))
+
+    async def _judged(self, case: _Case, raw: RawRequest, flaw: Refusal | None) -> Verdict:
+        return self._conclude(case, flaw or await self._stages(case, raw))
+
+    async def _judged_again(self, case: _Case, forward: Forward) -> Reply | None:
+        outcome = await self._stages_again(case, forward)
+        if not isinstance(outcome, Refusal):
+            return None
+        verdict = self._conclude(case, outcome)
+        return verdict if isinstance(verdict, Reply) else self.refuse(case.facts, outcome.reason, case.decision_id)
+
+    async def _bounded[T](self, case: _Case, work: Coroutine[Any, Any, T]) -> T | Reply:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         # Cheaper than asyncio.timeout, and most requests are judged without ever waiting.
         alarm = asyncio.get_running_loop().call_later(self.deadline_s, case.give_up, task)
         try:
-            return self._conclude(case, flaw or await self._stages(case, raw))
+            return await work
         except asyncio.CancelledError:
             if not case.late:
                 raise
@@ -200,6 +224,56 @@ class Pipeline:
         device = await self.devices.verify(facts.peer)
         if route is None:
             return Local(facts, device if isinstance(device, Device) else None)
+        plan = await self._decided(case, facts, route, device)
+        if isinstance(plan, Refusal):
+            return plan
+        case.enter("enforce_request")
+        forward = Forward(
+            case.decision_id,
+            facts,
+            route,
+            [],
+            plan,
+            case.device,
+            case.identity,
+            case.session,
+            self.answer_fields(facts),
+        )
+        headers = request_headers(forward, self.signer)
+        if plan is not NO_PLAN:
+            try:
+                refusal = plan.enforce_request(headers, facts)
+            except ObligationFailed as failure:
+                refusal = Refusal("obligation_failed", str(failure))
+            if refusal is not None:
+                return refusal
+        return forward
+
+    async def _stages_again(self, case: _Case, forward: Forward) -> Plan | Refusal:
+        facts = forward.facts
+        case.enter("guard")
+        if refusal := self.quarantine.check():
+            return refusal
+        case.enter("route")
+        route = self.routes.match(facts)
+        if isinstance(route, Refusal):
+            return route
+        case.route = route
+        case.enter("verify_device")
+        plan = await self._decided(case, facts, route, await self.devices.verify(facts.peer), forward)
+        if isinstance(plan, Plan) and plan.kinds != forward.plan.kinds:
+            return Refusal("obligations_changed")
+        return plan
+
+    async def _decided(
+        self,
+        case: _Case,
+        facts: RequestFacts,
+        route: Route,
+        device: Device | Refusal | None,
+        before: Forward | None = None,
+    ) -> Plan | Refusal:
+        """Stages 4 to 9: who and what asks, how risky that is, what policy says; `before` is a request under way."""
         if isinstance(device, Refusal):
             return device
         if device is None and route.device_required:
@@ -207,7 +281,7 @@ class Pipeline:
         _expect(device, Device, optional=True)
         case.device = device
         case.enter("identify")
-        identity = await self._identify(facts, route)
+        identity = await self._identify(facts, route, before)
         if isinstance(identity, Refusal):
             self._failed(identity, facts, route)
             return identity
@@ -215,7 +289,10 @@ class Pipeline:
         case.identity = identity
         if identity is not None:
             case.enter("bind")
-            session = await self.binder.bind(identity, device, facts, route)
+            if before is None:
+                session = await self.binder.bind(identity, device, facts, route)
+            else:
+                session = await self.binder.bind(identity, device, facts, route, before=before.session)
             if isinstance(session, Refusal):
                 self._failed(session, facts, route, identity)
                 return session
@@ -242,22 +319,7 @@ class Pipeline:
                 why = f"by policy: {decision.reasons[0]}"
                 case.reacted = await self.reactor.react(decision.reactions, identity, case.session, why)
             return Refusal(decision.reasons[0])
-        plan = self.obligations.plan(decision.obligations, self.phases) if decision.obligations else NO_PLAN
-        if isinstance(plan, Refusal):
-            return plan
-        case.enter("enforce_request")
-        forward = Forward(
-            case.decision_id, facts, route, [], plan, device, identity, case.session, self.answer_fields(facts)
-        )
-        headers = request_headers(forward, self.signer)
-        if plan is not NO_PLAN:
-            try:
-                refusal = plan.enforce_request(headers, facts)
-            except ObligationFailed as failure:
-                refusal = Refusal("obligation_failed", str(failure))
-            if refusal is not None:
-                return refusal
-        return forward
+        return self.obligations.plan(decision.obligations, self.phases) if decision.obligations else NO_PLAN
 
     def _failed(self, refusal: Refusal, facts: RequestFacts, route: Route, identity: Identity | None = None) -> None:
         """Tell the assessor of a credential that was none; of users' requests it hears nothing."""
@@ -265,12 +327,17 @@ class Pipeline:
             account = subject_key(identity.issuer, identity.subject) if identity is not None else ""
             self.assessor.failed(refusal.reason, facts.client_ip, self.networks.look(facts.client_ip), account=account)
 
-    async def _identify(self, facts: RequestFacts, route: Route) -> Identity | Refusal | None:
+    async def _identify(self, facts: RequestFacts, route: Route, before: Forward | None) -> Identity | Refusal | None:
+        if before is not None and before.identity is None:
+            return None
         for reader in self.readers:
-            found = await reader.read(facts, route)
+            if before is None or before.identity is None:
+                found = await reader.read(facts, route)
+            else:
+                found = await reader.again(before.identity, facts, route)
             if found is not None:
                 return found
-        return None
+        return None if before is None else Refusal("login_required", "nobody knows this person any more")
 
     # ---- stage 12, called by the edge when the answer's head is there ----
 
@@ -385,6 +452,7 @@ class Pipeline:
             risk=case.risk,
             obligations=[obligation.kind for obligation in case.decision.obligations] if case.decision else (),
             reactions=case.reacted,
+            cut=case.again,
             policy_version=self.decider.version,
             timings_us=case.timings_us,
             edge=self.edge,

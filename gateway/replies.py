@@ -136,11 +136,16 @@ def _headers(code: str, decision_id: str) -> list[tuple[str, str]]:
     ]
 
 
+def grpc_status(code: str) -> int:
+    """The gRPC status of a reason code."""
+    return _GRPC.get(reason(code).status, _GRPC_INTERNAL) if is_code(code) else _GRPC_INTERNAL
+
+
 def _grpc(first: Reason, headers: list[tuple[str, str]]) -> int:
     """A trailers-only answer: HTTP 200, the status among the headers."""
     headers += [
         ("content-type", "application/grpc"),
-        ("grpc-status", str(_GRPC.get(first.status, _GRPC_INTERNAL))),
+        ("grpc-status", str(grpc_status(first.code))),
         ("grpc-message", quote(f"{first.code}: {first.what}", safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")),
     ]
     return 200

@@ -353,6 +353,7 @@ class Limits(Model):
     header_s: Seconds = Field(15, description="Time for a request's head to arrive.")
     idle_s: Seconds = Field(120, description="A connection without a request is closed after this.")
     stall_s: Seconds = Field(60, description="A peer that reads or sends nothing in the middle of a body is cut.")
+    rejudge_s: Seconds = Field(5, description="What stays open is judged again so often, and at once when it changes.")
 
 
 class Admin(Model):

@@ -64,6 +64,12 @@ class IdentityReader(Protocol):
     async def read(self, facts: RequestFacts, route: Route) -> Identity | None | Refusal:
         """An identity; None when the request carries no credential of this kind; a Refusal stops."""
 
+    async def again(self, identity: Identity, facts: RequestFacts, route: Route) -> Identity | None | Refusal:
+        """The same person as they are now, for a connection that is still open; None when another reader knows them.
+
+        Nothing that is good once is asked for again.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
@@ -111,9 +117,18 @@ class SessionBinder(Protocol):
     """Ties an identity to the device and key it is used with."""
 
     async def bind(
-        self, identity: Identity, device: Device | None, facts: RequestFacts, route: Route
+        self,
+        identity: Identity,
+        device: Device | None,
+        facts: RequestFacts,
+        route: Route,
+        *,
+        before: Session | None = None,
     ) -> Session | Refusal:
-        """The session, or `session_revoked` or `binding_mismatch`."""
+        """The session, or `session_revoked` or `binding_mismatch`.
+
+        `before` is the session that an open connection began with: its proofs stay, only the session is asked for.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +170,9 @@ class RiskAssessor(Protocol):
     ) -> RiskReport:
         """The report. Raising means `risk_unavailable`."""
 
+    def heard(self) -> None:
+        """Something has changed that a report may hang on: none may be given a second time. Never raises."""
+
     def failed(self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = "") -> None:
         """Somebody failed to show a good credential or factor. Never raises, and writes nothing at once.
 
@@ -167,28 +185,6 @@ class Recorder(Protocol):
 
     def record(self, event: Mapping[str, Any]) -> None:
         """Write the event durably enough to survive a kill. Raises OSError when it cannot."""
-
-
-class Obliger(Protocol):
-    """An obligation plugin: enforces one kind of obligation. It can only tighten.
-
-    `phases` are those it acts in: "request" (head), "response" (head), "body" (a whole response body, buffered).
-    """
-
-    kind: str
-    phases: frozenset[str]
-
-    def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The validated parameters. Raises ValueError when the policy's answer does not fit."""
-
-    def request(self, headers: list[tuple[str, str]], params: Mapping[str, Any], facts: RequestFacts) -> Refusal | None:
-        """Change the headers that go upstream in place, or refuse."""
-
-    def response(self, headers: list[tuple[str, str]], params: Mapping[str, Any]) -> None:
-        """Change the response's headers in place."""
-
-    def body(self, content_type: str, body: bytes, params: Mapping[str, Any]) -> bytes:
-        """The body to send instead. Raising drops the upstream's body."""
 
 
 # ---- asking other servers ----

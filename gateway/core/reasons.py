@@ -187,6 +187,12 @@ REASONS: dict[str, Reason] = _table(
     ("policy_error", 403, "The policy failed while it was evaluated.", _OPERATOR),
     ("policy_unavailable", 503, "The policy engine cannot be reached.", _RETRY),
     ("obligation_unsupported", 403, "The policy asks for something this gateway cannot enforce here.", _OPERATOR),
+    (
+        "obligations_changed",
+        403,
+        "Policy demands something of this answer that was not demanded when it began.",
+        "Send the request again.",
+    ),
     ("obligation_failed", 500, "Something the policy asked for could not be done.", _OPERATOR),
     # forward, record
     ("upstream_unreachable", 502, "The service behind the gateway cannot be reached.", _RETRY),

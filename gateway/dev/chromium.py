@@ -119,7 +119,8 @@ def browsing(hosts: Sequence[str], spki_sha256: str) -> Iterator[Chromium]:
     binary = installed()
     if binary is None:
         raise BrowserFailed("there is no Chromium on this machine")
-    with tempfile.TemporaryDirectory(prefix="gateway-chromium-", ignore_cleanup_errors=True) as profile:
+    # Below /tmp whatever TMPDIR says: Chromium puts a socket there, whose path may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="gateway-chromium-", dir="/tmp", ignore_cleanup_errors=True) as profile:
         arguments = [
             binary,
             "--headless=new",
@@ -135,9 +136,15 @@ def browsing(hosts: Sequence[str], spki_sha256: str) -> Iterator[Chromium]:
             f"--ignore-certificate-errors-spki-list={spki_sha256}",
             "about:blank",
         ]
-        process = subprocess.Popen(  # noqa: S603  (the machine's own browser)
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        said = Path(profile) / "said"
+        with said.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603  (the machine's own browser)
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                env=os.environ | {"TMPDIR": profile},
+            )
         try:
             with connect(_page(Path(profile), process), max_size=_MESSAGE_BYTES, proxy=None) as socket:
                 yield Chromium(socket)
@@ -160,4 +167,5 @@ def _page(profile: Path, process: subprocess.Popen[bytes]) -> str:
             pages = httpx.get(f"http://127.0.0.1:{port}/json", trust_env=False).json()
             return str(next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"))
         time.sleep(_POLL_S)
-    raise BrowserFailed("Chromium did not start")
+    said = (profile / "said").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    raise BrowserFailed(f"Chromium did not start: {said[-1][:300] if said else 'it says nothing'}")

@@ -32,6 +32,7 @@ from gateway.edge.endpoints import Resuming, answer_local
 from gateway.edge.http import ClientHttp2, HttpEdge, Interrupt
 from gateway.edge.http1 import Abort, ClientHttp1, Linger, Release
 from gateway.edge.legs import HIGH_BYTES, Legs
+from gateway.edge.sockets import discard_unsent
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.tls import TlsEdge, ja4
 from gateway.edge.upstreams import Upstream
@@ -169,6 +170,7 @@ class ClientConnection(asyncio.Protocol):
         elif isinstance(command, Linger):
             self._linger()
         elif isinstance(command, Abort):
+            discard_unsent(self.transport)
             self._abort_all()
         elif isinstance(command, commands.CloseConnection):
             half = isinstance(command, commands.CloseTcpConnection) and command.half_close

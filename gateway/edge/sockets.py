@@ -1,8 +1,14 @@
-"""Listening sockets that several processes share."""
+"""Sockets below the event loop: listening together, and what waits to be sent."""
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import socket
+import struct
+
+# Linux: bytes that the kernel has not sent yet (SIOCOUTQNSD in linux/sockios.h).
+_NOT_SENT = 0x894B
 
 
 def listening_socket(address: str, port: int) -> socket.socket:
@@ -13,3 +19,21 @@ def listening_socket(address: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     made.bind((address, port))
     return made
+
+
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """What waits for the peer to read on, in this process and, on Linux, in the kernel."""
+    waiting = transport.get_write_buffer_size()
+    answer = bytearray(4)
+    try:
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), _NOT_SENT, answer)
+    except (OSError, ValueError, AttributeError):
+        return waiting
+    return waiting + int(struct.unpack("i", answer)[0])
+
+
+def discard_unsent(transport: asyncio.Transport) -> None:
+    """Let the next close throw away what waits, with a reset instead of a goodbye."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

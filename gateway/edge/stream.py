@@ -23,8 +23,10 @@ from wsproto.events import CloseConnection
 
 from gateway.edge import messages
 from gateway.edge.http import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, is_bodyless
+from gateway.edge.http1 import Abort
+from gateway.edge.sockets import unsent_bytes
 from gateway.forwarding import Forward
-from gateway.replies import Reply
+from gateway.replies import Reply, grpc_status
 from gateway.verdicts import Ask, Local, Verdict
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     waiting_since: float | None = None
     progress_at: float = field(default_factory=time.monotonic)
+    judged_at: float = field(default_factory=time.monotonic)
+    doubt_since: float | None = None
     over: bool = False
 
 
@@ -303,7 +307,9 @@ class Stream(mitm.HttpStream):
                 return
             code, reason = 1009, "message too big"
         self.edge.closed(self.exchange)
-        if isinstance(child, WebsocketLayer):
+        if isinstance(event, Interrupt) and self.has_unsent:
+            yield Abort(self.context.client)
+        elif isinstance(child, WebsocketLayer):
             goodbye = CloseConnection(code=code, reason=reason)
             for side, wrap, connection in (
                 (child.client_ws, http_events.ResponseData, self.context.client),
@@ -383,8 +389,29 @@ class Stream(mitm.HttpStream):
         if not self.exchange.status and not self.flow.websocket:
             yield from self.reply(self.edge.refuse(self.exchange, reason))
             return
-        yield mitm.SendHttp(http_events.ResponseProtocolError(self.stream_id, reason, _KILL), self.context.client)
+        verdict = self.exchange.verdict
+        if self.context.client.alpn != b"h2" or self.has_unsent:
+            # What waits to be sent is not sent any more.
+            yield Abort(self.context.client)
+        elif isinstance(verdict, Forward) and verdict.facts.protocol == "grpc" and not self.is_held_up:
+            trailers = http.Headers([(b"grpc-status", b"%d" % grpc_status(reason)), (b"grpc-message", reason.encode())])
+            yield mitm.SendHttp(http_events.ResponseTrailers(self.stream_id, trailers), self.context.client)
+            yield mitm.SendHttp(http_events.ResponseEndOfMessage(self.stream_id), self.context.client)
+        else:
+            cut = http_events.ResponseProtocolError(self.stream_id, reason, http_events.ErrorCode.CANCEL)
+            yield mitm.SendHttp(cut, self.context.client)
         yield from self.drop()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for the client to read it, encrypted already, that cannot be taken back."""
+        return unsent_bytes(self.edge.transport) > 0
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether something of this stream waits for the client's HTTP/2 window."""
+        client = self.edge.http.client
+        return isinstance(client, ClientHttp2) and client.unsent(self.stream_id)
 
     def give_up_upstream(self) -> Commands:
         """Tell the upstream that nobody waits for it any more."""

@@ -21,6 +21,7 @@ from mitmproxy.tls import ClientHello
 from OpenSSL import SSL, crypto
 
 from gateway.edge.http import OURS
+from gateway.edge.http1 import Abort
 
 _HELLO_BYTES = 1 << 15
 _ALPN = (b"h2", b"http/1.1")
@@ -164,7 +165,11 @@ class TlsEdge(ClientTLSLayer):
         yield from super().on_handshake_error(err)
 
     def _handle_command(self, command: commands.Command) -> layer.CommandGenerator[None]:
-        if isinstance(command, OURS):
+        if isinstance(command, Abort):
+            # No goodbye: the peer must not take a part for the whole (RFC 8446 section 6.1).
+            self._plain.clear()
+            yield command
+        elif isinstance(command, OURS):
             if self.tls and command.connection == self.conn:
                 yield from self._say_goodbye()
             yield command

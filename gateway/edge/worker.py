@@ -27,6 +27,7 @@ from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (impor
 from gateway.config import Config, ConfigError, Limits, load
 from gateway.core.routes import Route
 from gateway.edge import backchannel, bound, endpoints, people, signals, stepup
+from gateway.edge.live import Watch
 from gateway.edge.mitm import ClientConnection
 from gateway.edge.sockets import listening_socket
 from gateway.edge.stream import Exchange
@@ -244,10 +245,18 @@ async def _main(config_path: Path, port: int, pipe: Pipe) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     sock = listening_socket(config.listen.address, port)
     server = await loop.create_server(lambda: ClientConnection(edge), sock=sock, backlog=_BACKLOG)
-    tasks = [
-        asyncio.ensure_future(work)
-        for work in (pipe.beat(), edge.sweep(), _reloads(config_path, edge, shared, reload, pipe), _refresh(edge))
-    ]
+    watch = Watch(edge, shared.store)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        """What must go on for ever ended: this worker cannot do its work, another one takes its place."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            edge.crashed(error)
+            stop.set()
+
+    loops = (pipe.beat(), edge.sweep(), _reloads(config_path, edge, watch, shared, reload, pipe), _refresh(edge))
+    tasks = [asyncio.ensure_future(work) for work in (*loops, watch.follow(), watch.turns())]
+    for task in tasks:
+        task.add_done_callback(ended)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
@@ -261,7 +270,9 @@ async def _main(config_path: Path, port: int, pipe: Pipe) -> None:
     await shared.close()
 
 
-async def _reloads(config_path: Path, edge: Edge, shared: Shared, reload: asyncio.Event, pipe: Pipe) -> None:
+async def _reloads(
+    config_path: Path, edge: Edge, watch: Watch, shared: Shared, reload: asyncio.Event, pipe: Pipe
+) -> None:
     while True:
         await reload.wait()
         reload.clear()
@@ -275,6 +286,7 @@ async def _reloads(config_path: Path, edge: Edge, shared: Shared, reload: asynci
         await edge.swap(generation)
         edge.metrics.reloaded("ok")
         pipe.say("reloaded", policy=generation.gateway.policy_version)
+        await watch.everything()
 
 
 async def _refresh(edge: Edge) -> None:

@@ -147,6 +147,26 @@ class CookieReader:
         login = await self._refresher.fresh(login)
         if isinstance(login, Refusal):
             return login
+        return self._signed_in(login, browser)
+
+    async def again(
+        self,
+        identity: Identity,
+        facts: RequestFacts,  # noqa: ARG002  (port)
+        route: Route,
+    ) -> Identity | None | Refusal:
+        """The person of an open connection as they are now, whatever became of its cookie: a step-up changes that."""
+        if not isinstance(identity, SignedIn) or identity.login is None or identity.browser is None:
+            return None
+        login = await self._logins.live(identity.login.id)
+        if isinstance(login, Refusal):
+            return login
+        if route.issuers and login.identity.issuer not in route.issuers:
+            return Refusal("login_required", "an issuer that this service does not accept")
+        login = await self._refresher.fresh(login)
+        return login if isinstance(login, Refusal) else self._signed_in(login, identity.browser)
+
+    def _signed_in(self, login: LoginSession, browser: BrowserSession) -> SignedIn:
         known = login.subject_now(self._clock())
         said = {item.name: getattr(known, item.name) for item in fields(Identity)}
         return SignedIn(**said, login=login, browser=browser)
@@ -168,7 +188,13 @@ class BrowserBinder:
         self._proofs = proofs
 
     async def bind(
-        self, identity: Identity, device: Device | None, facts: RequestFacts, route: Route
+        self,
+        identity: Identity,
+        device: Device | None,
+        facts: RequestFacts,
+        route: Route,
+        *,
+        before: Session | None = None,
     ) -> Session | Refusal:
         """The session, with the proofs that held. Raises TypeError for an identity that did not come by cookie."""
         if not isinstance(identity, SignedIn) or identity.login is None or identity.browser is None:
@@ -178,7 +204,9 @@ class BrowserBinder:
             await self._logins.end(login.id, "its cookie was used without its device")
             return Refusal("binding_mismatch", login.id)
         bound_by = ["device"] if login.device_id or browser.device_id else []
-        for proof in self._proofs:
+        if before is not None and before.id == login.id:
+            bound_by = list(before.bound_by)
+        for proof in self._proofs if before is None else ():
             held = await proof.prove(browser, login, facts)
             if isinstance(held, Refusal):
                 if held.reason == "binding_mismatch":
@@ -225,11 +253,17 @@ class BinderByKind:
         self._bearer = bearer
 
     async def bind(
-        self, identity: Identity, device: Device | None, facts: RequestFacts, route: Route
+        self,
+        identity: Identity,
+        device: Device | None,
+        facts: RequestFacts,
+        route: Route,
+        *,
+        before: Session | None = None,
     ) -> Session | Refusal:
         """What the binder of this kind of identity says."""
         binder = self._browser if isinstance(identity, SignedIn) else self._bearer
-        return await binder.bind(identity, device, facts, route)
+        return await binder.bind(identity, device, facts, route, before=before)
 
 
 def other_device(login: LoginSession, browser: BrowserSession | None, device: Device | None) -> bool:

@@ -98,6 +98,10 @@ class TokenReader:
             return verified.identity
         return await self._confirm(verified, token, digest, route.introspect_cache_s)
 
+    async def again(self, identity: Identity, facts: RequestFacts, route: Route) -> Identity | None | Refusal:
+        """The token's identity as it is now; None for one that came by cookie."""
+        return None if identity.kind == "session" else await self.read(facts, route)
+
     async def close(self) -> None:
         """Let what runs come to its end; the HTTP clients are the caller's to close."""
         self._verified.clear()

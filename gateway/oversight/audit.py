@@ -107,12 +107,14 @@ def decision_event(
     obligations: Sequence[str] = (),
     reactions: Sequence[str] = (),
     detail: str = "",
+    cut: bool = False,
 ) -> dict[str, Any]:
     """The event of one decision, ready for a `Recorder`.
 
     `ts` is seconds since the epoch; `status` is None for a request that goes on; `timings_us` are whole microseconds by
-    stage; `detail` is a refusal's. `session.id` is a record's name, never a bearer secret. Without a route the caller
-    must know that every service of the host is on the staff plane. Raises ValueError for a zero-log route.
+    stage; `detail` is a refusal's. `cut`: it ends a request that was allowed before. `session.id` is a record's name,
+    never a bearer secret. Without a route the caller must know that every service of the host is on the staff plane.
+    Raises ValueError for a zero-log route.
     """
     if route is not None and route.zero_log:
         raise ValueError("a zero-log route leaves no record")
@@ -153,6 +155,8 @@ def decision_event(
         event["risk_level"] = risk.level
         event["risk_terms"] = {term.name[:64]: round(term.value, 3) for term in risk.terms[:_LIST_LIMIT]}
     event["obligations"] = [kind[:64] for kind in obligations[:_LIST_LIMIT]]
+    if cut:
+        event["cut"] = True
     if reactions:
         event["reactions"] = list(reactions[:_LIST_LIMIT])
     event["policy"] = policy_version

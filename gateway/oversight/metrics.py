@@ -63,6 +63,7 @@ class Metrics:
         self._connections = Gauge(
             "gateway_connections", "Open client connections.", multiprocess_mode="livesum", registry=None
         )
+        self._cuts = Counter("gateway_cuts_total", "Open requests that were cut.", ["reason"], registry=None)
         self._handshakes = Counter("gateway_handshakes_total", "TLS handshakes.", ["result"], registry=None)
         self._policy = Gauge(
             "gateway_policy_info", "1 for a policy in use.", ["version"], multiprocess_mode="livemax", registry=None
@@ -101,6 +102,10 @@ class Metrics:
             )
         children[0].inc()
         children[1].observe(seconds)
+
+    def cut(self, reason: str) -> None:
+        """A request under way on a staff route was cut."""
+        self._cuts.labels(reason).inc()
 
     def connections(self, change: int) -> None:
         """+1 for a client connection that was opened, -1 for one that was closed."""

@@ -123,6 +123,10 @@ class Assessor:
         self._last[session.id] = (context, at + self._reuse_s, report)
         return report
 
+    def heard(self) -> None:
+        """Something has changed: no report is given a second time."""
+        self._last.clear()
+
     def failed(self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = "") -> None:
         """Somebody failed: to sign in, to prove a factor, to show a good credential. Written by the next `flush`.
 

@@ -42,6 +42,9 @@ class NoSignal:
         """No signal."""
         return NO_SIGNAL
 
+    def heard(self) -> None:
+        """Nothing is kept."""
+
     def failed(self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = "") -> None:
         """Nobody listens."""
 
@@ -104,4 +107,5 @@ async def _flushes(assessor: Assessor) -> None:
 
 
 def _reported(path: Path, what: str) -> None:
-    log.get("risk").warning("network_data", file=str(path), state=what)
+    say = log.get("risk")
+    (say.info if what == "in use" else say.warning)("network_data", file=str(path), state=what)

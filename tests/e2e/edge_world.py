@@ -156,12 +156,18 @@ class Ports:
     async def read(self, facts: Any, route: Any) -> Identity | None:
         return IDENTITY if facts.header("authorization") == "Bearer good" else None
 
-    async def bind(self, *_: Any) -> Session:
+    async def again(self, identity: Identity, facts: Any, route: Any) -> Identity | None:
+        return await self.read(facts, route)
+
+    async def bind(self, *_: Any, before: Session | None = None) -> Session:
         return Session("session-1", time.time())
 
     def look(self, ip: str) -> Network:
         """Nothing is known of any address."""
         return Network()
+
+    def heard(self) -> None:
+        """Nothing is kept."""
 
     def failed(self, *_: Any, **__: Any) -> None:
         """Nobody listens."""
@@ -211,9 +217,13 @@ class Counts:
         self.handshakes: list[str] = []
         self.open = 0
         self.answers: list[tuple[str, int]] = []
+        self.cuts: list[str] = []
 
     def handshake(self, outcome: str) -> None:
         self.handshakes.append(outcome)
+
+    def cut(self, reason: str) -> None:
+        self.cuts.append(reason)
 
     def connections(self, change: int) -> None:
         self.open += change

@@ -64,7 +64,10 @@ class Ports:
     async def read(self, *args):
         return await self._await("read", *args)
 
-    async def bind(self, *args):
+    async def again(self, identity, facts, route):
+        return await self._await("read", facts, route)
+
+    async def bind(self, *args, before=None):
         return await self._await("bind", *args)
 
     def look(self, *args):
@@ -469,3 +472,54 @@ async def test_a_refusal_from_outside_names_the_decision():
     reply = pipeline(Ports()).refuse(None, "upstream_timeout", "id-1")
     assert reply.status == 504
     assert ("x-gateway-decision", "id-1") in reply.headers
+
+
+# ---- once more, while the request is under way ----
+
+
+async def judged_again(after, **before):
+    """What becomes of a request that was forwarded, when the ports then answer otherwise."""
+    ports = Ports(**before)
+    made = pipeline(ports)
+    raw = RawRequest(b"GET", b"", b"/", [(b"host", b"a.example")], "1.1")
+    forward = await made.judge(raw, PEER, None)
+    assert isinstance(forward, Forward)
+    ports.wrong |= after
+    ports.events.clear()
+    return await made.again(forward), ports
+
+
+async def test_what_did_not_change_goes_on_without_a_record():
+    reply, ports = await judged_again({})
+    assert (reply, ports.events) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        ({"verify": Refusal("device_revoked")}, "device_revoked"),
+        ({"verify": None}, "device_required"),
+        ({"read": Refusal("token_expired")}, "token_expired"),
+        ({"read": None}, "login_required"),
+        ({"bind": Refusal("session_revoked")}, "session_revoked"),
+        ({"decide": Decision("deny", ("policy_denied",))}, "policy_denied"),
+        ({"decide": Decision("step_up", ("mfa_required",))}, "mfa_required"),
+        ({"decide": RuntimeError("a bug")}, "policy_error"),
+        ({"bind": StoreDown("away")}, "store_down"),
+        ({"check": Refusal("node_quarantined")}, "node_quarantined"),
+    ],
+)
+async def test_what_changed_ends_it_and_is_recorded_as_a_cut(after, reason):
+    reply, ports = await judged_again(after)
+    assert reply is not None
+    assert reply.reason == reason
+    [event] = ports.events
+    assert (event["cut"], event["reasons"][0]) == (True, reason)
+
+
+async def test_a_judgement_that_hangs_is_a_refusal_too():
+    async def for_ever(*_):
+        await asyncio.sleep(60)
+
+    reply, _ = await judged_again({"bind": for_ever})
+    assert reply.reason == "gateway_error"

@@ -16,6 +16,7 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest, RequestFacts, admit
 from gateway.core.routes import Route
 from gateway.edge.http import HttpEdge, Interrupt
+from gateway.edge.http1 import Abort
 from gateway.edge.stream import Exchange, Stream
 from gateway.edge.upstreams import Upstream
 from gateway.forwarding import Forward
@@ -104,6 +105,10 @@ class Wire:
                 self.servers.append(command.connection)
                 self.to_upstream.append(b"")
             return [events.OpenConnectionCompleted(command, self.dial_error)]
+        elif isinstance(command, Abort):
+            # What the edge does with it: the client is gone, and everything that was open for it.
+            for connection in (self.client, *self.servers):
+                connection.state = ConnectionState.CLOSED
         elif isinstance(command, commands.CloseConnection):
             command.connection.state = ConnectionState.CLOSED
         return []

@@ -54,6 +54,9 @@ issuers:
     introspection:                        # asked whether a token's session still lives
       client_id: "123456789012345679"     # an API application of that project
       key: {file: secrets/zitadel.json}   # its key file, mode 0600; a secret never stands in this file
+    # login:                              # people with a browser sign in here; `gateway zitadel bootstrap` makes it
+    #   client_id: "123456789012345680"
+    #   secret: {file: secrets/login}
 """
 _MIDDLE = """\
 
@@ -77,6 +80,10 @@ _SERVICE = """\
     #   /admin: {{sensitivity: high, allow: {{roles: [admin]}}}}
 """
 _TAIL = """\
+
+# How unusual a request may be; policies/gateway/risk.rego says what follows. Country data come with the gateway.
+risk: {}
+# networks: {company: [10.0.0.0/8], vpn: [10.8.0.0/16]}   # where a country says nothing
 
 # state: state            # the gateway's own state, mode 0700
 # record: {file: state/decisions.jsonl}

@@ -50,6 +50,7 @@ issuers:
     login: {{client_id: "{app}", secret: {{file: secrets/login}}, slug: dev}}
     zitadel: {{token: {{file: secrets/api}}, webhook_keys: [{{file: secrets/webhook}}], reconcile_s: 1}}
 policy: {{path: policies}}
+risk: {{}}
 
 services:
   directory:                       # personal data, for one department on enrolled devices

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -47,8 +48,16 @@ class Seal:
 
 
 def _context(purpose: str, name: str) -> bytes:
-    parts = [b"gateway/v1/secret", purpose.encode(), name.encode()]
-    return b"".join(len(part).to_bytes(4) + part for part in parts)
+    return _prefix(purpose) + _measured(name.encode())
+
+
+@lru_cache(maxsize=256)
+def _prefix(purpose: str) -> bytes:
+    return _measured(b"gateway/v1/secret") + _measured(purpose.encode())
+
+
+def _measured(part: bytes) -> bytes:
+    return len(part).to_bytes(4) + part
 
 
 def read_or_make_master_key(path: Path) -> bytes:

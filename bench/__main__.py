@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import decision, edge, login, memory, results, scale, world
+from bench import decision, detection, edge, login, memory, results, revocation, scale, world
 from bench.processes import BenchFailed
 
 type _Say = Callable[[str], None]
@@ -21,10 +21,12 @@ _IN_WORLD: dict[str, Callable[[world.World, _Say], dict[str, Any]]] = {
     "edge": edge.measure,
     "decision": lambda made, say: uvloop.run(decision.measure(made, say)),
     "memory": lambda made, say: uvloop.run(memory.measure(made, say)),
+    "revocation": lambda made, say: uvloop.run(revocation.measure(made, say)),
     "scale": lambda made, say: uvloop.run(scale.measure(made, say)),
 }
 _ALONE: dict[str, Callable[[_Say], dict[str, Any]]] = {
     "login": login.measure,
+    "detection": detection.measure,
 }
 
 

@@ -28,9 +28,9 @@ from gateway.dev.people import PROJECT
 from gateway.dev.provider import serving
 from gateway.identity.keyfiles import PkiFiles, found_pki, key_pem, write_file
 from gateway.identity.pki import common_name
-from gateway.wiring import enrolment_of, open_store
+from gateway.wiring import enrolment_of, open_state
 
-HOST = "app.localhost"
+HOST, GRPC_HOST = "app.localhost", "calls.localhost"
 _ROOT = Path(__file__).resolve().parent.parent
 _CONFIG = """\
 version: 1
@@ -134,13 +134,21 @@ class World:
         """The real gateway, started as anybody starts it."""
         name, port, admin_port = f"gateway-{workers}", free_port(), free_port()
         config = self.write_config(name, upstream.port, port=port, admin_port=admin_port, workers=workers)
-        command = [sys.executable, "-m", "gateway", "serve", "-c", str(config)]
-        with Process(command, self.folder / f"{name}.log", self.folder) as process:
-            process.wait_until(lambda: _is_ready(admin_port) and self.is_up(port))
+        with self.serving(config, name) as process:
             pids = tuple(children(process.pid))
             if len(pids) != workers:
                 raise BenchFailed(f"{len(pids)} workers where {workers} should be")
             yield Serving(port, pids)
+
+    @contextlib.contextmanager
+    def serving(self, config: Path, name: str) -> Iterator[Process]:
+        """A gateway's processes, ready."""
+        read = load(config)
+        with Process(
+            [sys.executable, "-m", "gateway", "serve", "-c", str(config)], self.folder / f"{name}.log", self.folder
+        ) as process:
+            process.wait_until(lambda: _is_ready(read.admin.port) and self.is_up(read.listen.port))
+            yield process
 
     @contextlib.contextmanager
     def mitmdump(self, upstream: Serving) -> Iterator[Serving]:
@@ -170,7 +178,7 @@ def made() -> Iterator[World]:
     """A world; the folder goes when the block ends."""
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name, serving() as provider:
         folder = Path(name)
-        pki = found_pki(folder / "pki", ["gateway.localhost", HOST], now=time.time(), crl_life_s=86_400)
+        pki = found_pki(folder / "pki", ["gateway.localhost", HOST, GRPC_HOST], now=time.time(), crl_life_s=86_400)
         ignored = shutil.ignore_patterns("cases", ".*", "OPA_VERSION", "*_test.rego")
         shutil.copytree(_ROOT / "policies", folder / "policies", ignore=ignored)
         # With the claims that the issuer adds where it is told to: the starter policies ask for a second factor.
@@ -180,10 +188,10 @@ def made() -> Iterator[World]:
         yield world
 
 
-async def enrol(world: World) -> None:
-    """Enrol the device; its files are in the world then."""
-    config = load(world.write_config("enrolment"))
-    store = open_store(config)
+async def enrol(world: World, path: Path | None = None) -> None:
+    """Enrol the device, in the state of a configuration where one is given; its files are in the world then."""
+    config = load(path or world.write_config("enrolment"))
+    store = (await open_state(config)).store
     try:
         enrolment = enrolment_of(config, store)
         if enrolment is None:

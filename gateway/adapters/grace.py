@@ -33,18 +33,29 @@ type Key = tuple[str, ...]
 class Memory:
     """The good answers of the last `grace_s` seconds. `clock` is monotonic, in seconds.
 
-    `is_down`: the last read failed, so what is served meanwhile is remembered.
+    `told` hears True when an answer is used again for the first time, and False when the store has answered since.
     """
 
-    def __init__(self, grace_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        grace_s: float,
+        told: Callable[[bool], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._grace_s = grace_s
         self._clock = clock
+        self._told = told
         self._answers: OrderedDict[Key, tuple[float, Any]] = OrderedDict()
-        self.is_down = False
+        self._is_used = False
 
-    def keep(self, key: Key, answer: object) -> None:
-        """Remember a good answer."""
-        self.is_down = False
+    def answered(self, key: Key, answer: object, *, is_good: bool) -> None:
+        """The store answered: remember what is good, and forget what is not."""
+        if self._is_used:
+            self._is_used = False
+            self._told(False)
+        if not is_good:
+            self.drop(key)
+            return
         self._answers[key] = (self._clock() + self._grace_s, answer)
         self._answers.move_to_end(key)
         if len(self._answers) > _LIMIT:
@@ -65,12 +76,14 @@ class Memory:
 
     def instead_of(self, error: StoreDown, key: Key) -> Any:
         """The answer that is remembered. Raises `error` when there is none that may be used."""
-        self.is_down = True
         if isinstance(error, StoreLost):
             self.clear()
         until, answer = self._answers.get(key, (0.0, None))
         if answer is None or until <= self._clock():
             raise error
+        if not self._is_used:
+            self._is_used = True
+            self._told(True)
         return answer
 
 
@@ -90,7 +103,7 @@ class GraceStore:
         except StoreDown as error:
             found: DeviceRecord = self._memory.instead_of(error, key)
             return found
-        self._remember(key, record, is_good=record is not None and record.status == "active")
+        self._memory.answered(key, record, is_good=record is not None and record.status == "active")
         return record
 
     async def session(self, session_id: str) -> SessionRecord | None:
@@ -101,15 +114,8 @@ class GraceStore:
         except StoreDown as error:
             found: SessionRecord = self._memory.instead_of(error, key)
             return replace(found, last_seen_at=self._clock())
-        self._remember(key, record, is_good=record is not None and record.revoked_at is None)
+        self._memory.answered(key, record, is_good=record is not None and record.revoked_at is None)
         return record
-
-    def _remember(self, key: Key, record: object, *, is_good: bool) -> None:
-        if is_good:
-            self._memory.keep(key, record)
-        else:
-            self._memory.is_down = False
-            self._memory.drop(key)
 
     # ---- what ends something is forgotten here first ----
 
@@ -221,11 +227,7 @@ class GraceDocuments:
             if kept.expires_at <= now:
                 raise
             return kept
-        if found is not None:
-            self._memory.keep(name, found)
-        else:
-            self._memory.is_down = False
-            self._memory.drop(name)
+        self._memory.answered(name, found, is_good=found is not None)
         return found
 
     async def put(

@@ -1,8 +1,9 @@
 """What changed, for every gateway of a Redis: a numbered stream, and a shout whenever it grows.
 
 Laws: a change is numbered and written in the step that makes it. A shout that was missed costs a fifth of a second: the
-last change is looked at anyway. After a failover numbers that nobody acknowledged are given again, so a follower's place
-is a number and the sealed name of that change, which is never the same twice. What a change is about is sealed.
+last change is looked at anyway. After a failover numbers that nobody acknowledged are given again, so the place of a
+follower is a number and the sealed name of that change, which is never the same twice. What a change is about is
+sealed.
 """
 
 from __future__ import annotations

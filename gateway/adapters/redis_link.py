@@ -34,10 +34,32 @@ class BadReply:
         self.text = _said(error)
 
 
+class _Connection(Connection):
+    """A connection that can be closed at once: the library's own way lets the end of TLS wait for the peer."""
+
+    _transport: asyncio.WriteTransport | None = None
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]
+        if self._writer is not None:
+            self._transport = self._writer.transport
+
+    async def hang_up(self) -> None:
+        """Close it, whatever state it is in."""
+        if self._transport is not None:
+            self._transport.abort()
+        with contextlib.suppress(*_BROKEN):
+            await self.disconnect(nowait=True)
+
+
+class _TlsConnection(_Connection, SSLConnection):
+    """The same over TLS."""
+
+
 class Wire:
     """One connection to a server, signed in."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
 
     async def is_clean(self) -> bool:
@@ -66,8 +88,7 @@ class Wire:
 
     async def close(self) -> None:
         """Close it, without waiting for the peer."""
-        with contextlib.suppress(*_BROKEN):
-            await self._connection.disconnect(nowait=True)
+        await self._connection.hang_up()
 
     async def _reply(self) -> Any:
         try:
@@ -87,15 +108,16 @@ class Dialer:
         self._context = _context(settings)
 
     async def master(self) -> Address:
-        """Where the master is: as configured, or as most Sentinels say. Raises StoreDown."""
+        """Where the master is: as configured, or as most of all Sentinels say. Raises StoreDown."""
         settings = self._settings
         if settings.sentinel is None:
             return address_of(settings.address or "")
         asked = (self._ask_sentinel(address_of(text)) for text in settings.sentinel.addresses)
         named = Counter([answer for answer in await asyncio.gather(*asked) if answer is not None])
-        if not named:
-            raise StoreDown(f"redis: no Sentinel names a master for {settings.sentinel.name}")
-        return named.most_common(1)[0][0]
+        address, votes = max(named.items(), key=lambda item: item[1], default=(None, 0))
+        if address is None or 2 * votes <= len(settings.sentinel.addresses):
+            raise StoreDown(f"redis: most Sentinels name no master for {settings.sentinel.name}")
+        return address
 
     async def dial(self, address: Address) -> Wire:
         """A connection to the server at `address`. Raises StoreDown."""
@@ -119,7 +141,7 @@ class Dialer:
             return None
 
     async def _open(self, address: Address, username: str | None, password: SecretText | None, database: int) -> Wire:
-        kind = Connection if self._context is None else SSLConnection
+        kind = _Connection if self._context is None else _TlsConnection
         connection = kind(
             host=address[0],
             port=address[1],
@@ -131,10 +153,10 @@ class Dialer:
             protocol=_RESP,
             driver_info=None,
         )
-        if isinstance(connection, SSLConnection):
+        if isinstance(connection, _TlsConnection):
             connection.ssl_context.context = self._context
         async with contextlib.AsyncExitStack() as undo:
-            undo.push_async_callback(connection.disconnect, nowait=True)
+            undo.push_async_callback(connection.hang_up)
             try:
                 await connection.connect()  # type: ignore[no-untyped-call]
             except _BROKEN as error:
@@ -167,4 +189,4 @@ def _context(settings: StateStore) -> ssl.SSLContext | None:
 def _said(error: BaseException) -> str:
     """The error's kind and the start of its text; a server quotes the arguments of a command after "with args"."""
     text = str(error).partition(", with args")[0].partition(" script: ")[0]
-    return f"{type(error).__name__} {text[:120]}".rstrip()
+    return f"{type(error).__name__} {text[:120]}".rstrip(" .")

@@ -2,7 +2,8 @@
 
 Laws: only a master that keeps what it acknowledges is used (append-only file, no eviction). The store has an epoch, a
 random name given at its first start. A gateway that knew another epoch, or a later change than the newest, refuses
-everything (`StoreLost`): what was revoked may be forgotten there.
+everything (`StoreLost`): what was revoked may be forgotten there. The epoch is signed with the master key, so a gateway
+with another key never begins to write.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.adapters import redis_scripts as lua
 from gateway.adapters.redis_lanes import Lane
@@ -36,6 +37,13 @@ _GREETING: tuple[Command, ...] = (
     ("GET", lua.SEQUENCE),
     *(("SCRIPT", "LOAD", script) for script in lua.ALL),
 )
+
+
+class Weakness(NamedTuple):
+    """Something that an operator should know of a store that can be used, and what would help."""
+
+    what: str
+    fix: str
 
 
 class RedisServer:
@@ -137,41 +145,67 @@ class RedisServer:
 
     async def open(self) -> None:
         """Find the store and make sure that it is the one this machine knows; a first start gives it its epoch."""
-        known = _anchored(self._anchor)
-        found = await self._reads.ask("GET", lua.EPOCH)
-        if found is None and known is None:
-            await self._writes.ask("SET", lua.EPOCH, secrets.token_hex(16), "NX")
-            found = await self._reads.ask("GET", lua.EPOCH)
-        if known is not None and found != known:
-            raise self._lost("it is empty" if found is None else "it is another store")
-        if not isinstance(found, bytes):
+        found = await self._find()
+        if found is None:
+            await self._writes.ask("SET", lua.EPOCH, self._signed(secrets.token_hex(16).encode()), "NX")
+            found = await self._find()
+        if found is None:
             raise StoreDown("redis: the store has no epoch")
-        if known is None:
+        if _anchored(self._anchor) is None:
             _write_anchor(self._anchor, found)
         self._epoch = found
         if self._settings.sentinel is not None or self.replicas:
             self._pulse = asyncio.create_task(self._feel_pulse())
+
+    async def _find(self) -> bytes | None:
+        """The store's epoch, None for a store that has not begun; nothing is changed. Raises StoreDown."""
+        known = _anchored(self._anchor)
+        found: bytes | None = await self._reads.ask("GET", lua.EPOCH)
+        if known is not None and found != known:
+            raise self._lost("it is empty" if found is None else "it is another store")
+        if found is not None and not hmac.compare_digest(found, self._signed(found.partition(b".")[0])):
+            raise StoreDown("redis: the store was begun with another master key than this machine's")
+        return found
+
+    def _signed(self, name: bytes) -> bytes:
+        return name + b"." + hmac.digest(self._hiding, b"epoch|" + name, "sha256").hex().encode()
 
     async def ping(self) -> None:
         """Raise StoreDown unless the store can be read and written."""
         await self.write("SET", lua.PULSE, repr(self.clock()))
         await self.read("GET", lua.PULSE)
 
-    async def durability(self) -> Sequence[str]:
-        """What an operator should know: ways in which an acknowledged write could still be lost."""
+    async def inspect(self) -> Sequence[Weakness]:
+        """Look at a store that was not opened: it can be found, read, heard and written, and it is the known one.
+
+        Nothing but the pulse is written. Raises StoreDown.
+        """
+        await self._find()
+        await self._reads.ask("EVALSHA", lua.NAMES[lua.LATEST], 0)
+        await self.ping()
+        await self.write("PUBLISH", lua.CHANNEL, "")
+        await (await self.subscription(lua.CHANNEL)).close()
+        return await self.weaknesses()
+
+    async def weaknesses(self) -> Sequence[Weakness]:
+        """Ways in which an acknowledged write could still be lost."""
         found = []
         try:
             reply = await self._lists.ask("CONFIG", "GET", "appendfsync")
         except StoreDown:
             reply = None
         if reply is None:
-            found.append("`CONFIG GET appendfsync` is not allowed: nobody here knows what a crash of the server loses")
-        elif reply != [b"appendfsync", b"always"]:
-            found.append(
-                "appendfsync is not `always`: up to two seconds of acknowledged writes are lost when the server crashes"
-            )
+            what = "Whether Redis has `appendfsync always` cannot be seen: this user may not ask, as it should be."
+            found.append(Weakness(what, "Make sure of it in redis.conf."))
+        else:
+            what = "This Redis user may change the server and forget everything."
+            found.append(Weakness(what, "Give the gateway the ACL user of docs/several-machines.md."))
+            if reply != [b"appendfsync", b"always"]:
+                what = "Up to two seconds of acknowledged revocations are lost when Redis crashes."
+                found.append(Weakness(what, "Write `appendfsync always` in redis.conf."))
         if not self.replicas:
-            found.append("no replica is waited for: a lost disk loses every revocation")
+            what = "No replica is waited for: a lost disk loses every revocation."
+            found.append(Weakness(what, "Add two replicas, and write `replicas: 1` here."))
         return found
 
     async def close(self) -> None:
@@ -191,6 +225,8 @@ class RedisServer:
 
     def _refuse_if_flawed(self, *, to_write: bool = False) -> None:
         flaw = self._flaw
+        if self._pulse is not None and self._pulse.done():
+            raise StoreDown("redis: nobody looks after the connection any more")
         if flaw is not None and (not to_write or isinstance(flaw, StoreLost)):
             raise type(flaw)(str(flaw))
 

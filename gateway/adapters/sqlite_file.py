@@ -1,7 +1,8 @@
 """One SQLite file that several processes share: how it is opened, read and written.
 
 Laws: what a write acknowledged survives kill -9 and a power cut (WAL, synchronous=FULL). Whatever SQLite raises is
-`StoreDown`. Reads run inline, they take microseconds; writes run one after the other in a thread of their own.
+`StoreDown`. Reads run inline, they take microseconds; writes run one after the other in a thread of their own, and
+those that wait together become durable together.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import os
 import sqlite3
 import stat
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from gateway.adapters import statements as sql
 from gateway.adapters.sealing import Seal
 from gateway.core.ports import StoreDown
 
+_TOGETHER = 128  # writes in one transaction
 _READ_WAIT_MS, _WRITE_WAIT_MS = 250, 5_000  # a read waits on the event loop, so it must give up soon
 
 type Connection = sqlite3.Connection
@@ -46,6 +49,7 @@ class SqliteFile:
                 undo.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise StoreDown(f"{path}: {error}") from error
+        self._waiting: deque[tuple[Work[Any], Future[Any]]] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
 
     def one(self, statement: str, values: Any = ()) -> Any:
@@ -63,12 +67,14 @@ class SqliteFile:
             raise StoreDown(str(error)) from error
 
     async def write[T](self, work: Work[T]) -> T:
-        """What `work` answers, run in one transaction that is durable afterwards. Raises StoreDown."""
+        """What `work` answers; what it does is durable then, all of it or nothing. Raises StoreDown."""
+        answer: Future[T] = Future()
+        self._waiting.append((work, answer))
         try:
-            future = self._thread.submit(self._transact, work)
+            self._thread.submit(self._transact)
         except RuntimeError as error:
             raise StoreDown("the store is closed") from error
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(answer)
 
     def opened(self, purpose: str, name: str, sealed: bytes) -> bytes:
         """A sealed value, opened. Raises StoreDown when it does not open."""
@@ -92,13 +98,37 @@ class SqliteFile:
         self._reader.close()
         self._writer.close()
 
-    def _transact[T](self, work: Work[T]) -> T:
+    def _transact(self) -> None:
+        """Run what waits in one transaction, and answer when it is durable; what fails is undone alone."""
+        waiting = [self._waiting.popleft() for _ in range(min(_TOGETHER, len(self._waiting)))]
+        batch = [(work, answer) for work, answer in waiting if answer.set_running_or_notify_cancel()]
+        if not batch:
+            return
         try:
             with self._writer:
                 self._writer.execute("BEGIN IMMEDIATE")
-                return work(self._writer)
-        except sqlite3.Error as error:
-            raise StoreDown(str(error)) from error
+                done = [(answer, *self._step(work)) for work, answer in batch]
+        except Exception as error:  # noqa: BLE001  (handed to who asked for it)
+            done = [(answer, None, error) for _, answer in batch]
+        for answer, result, failed in done:
+            if failed is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(StoreDown(str(failed)) if isinstance(failed, sqlite3.Error) else failed)
+
+    def _step(self, work: Work[Any]) -> tuple[Any, Exception | None]:
+        """What one piece of work answers, or why it was undone. Raises what made SQLite undo the whole."""
+        self._writer.execute("SAVEPOINT step")
+        result, failed = None, None
+        try:
+            result = work(self._writer)
+        except Exception as error:
+            if not self._writer.in_transaction:  # a full disk undoes the whole
+                raise
+            failed = error
+            self._writer.execute("ROLLBACK TO step")
+        self._writer.execute("RELEASE step")
+        return result, failed
 
 
 def _prepare_file(path: Path) -> None:

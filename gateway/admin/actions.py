@@ -10,33 +10,39 @@ from typing import Any
 
 from cryptography import x509
 
-from gateway.adapters.sqlite import SqliteStore
 from gateway.admin.shell import ActionFailed
 from gateway.config import Config
-from gateway.core.ports import DeviceRecord, SessionRecord
+from gateway.core.ports import DeviceRecord, Documents, SessionRecord, Store
 from gateway.core.reasons import Refusal, reason
+from gateway.identity.browser import COLLECTION as COOKIES
+from gateway.identity.dbsc import COLLECTION as KEYS
 from gateway.identity.enrolment import Enrolment
 from gateway.identity.keyfiles import PkiFiles, found_pki, renew_server
-from gateway.wiring import open_store
+from gateway.identity.login_sessions import SESSIONS as LOGINS
+from gateway.wiring import State, open_state
 
 CRL_LIFE_S = 86_400.0
 _PREFIX_LENGTH = 6
 
 
 @asynccontextmanager
-async def _opened(config: Config) -> AsyncIterator[SqliteStore]:
+async def _opened(config: Config) -> AsyncIterator[Store]:
     """The store of this configuration. Raises StoreDown."""
-    try:
-        store = open_store(config)
-    except (OSError, ValueError) as error:
-        raise ActionFailed(f"The state in {config.state} cannot be used: {error}.") from error
+    store = (await _state(config)).store
     try:
         yield store
     finally:
         await store.close()
 
 
-def _enrolment(store: SqliteStore, config: Config) -> Enrolment:
+async def _state(config: Config) -> State:
+    try:
+        return await open_state(config)
+    except (OSError, ValueError) as error:
+        raise ActionFailed(f"The state in {config.state} cannot be used: {error}.") from error
+
+
+def _enrolment(store: Store, config: Config) -> Enrolment:
     try:
         return Enrolment(store, config.devices)
     except (OSError, ValueError) as error:
@@ -91,6 +97,26 @@ async def sessions(config: Config, subject: str | None = None) -> Sequence[Sessi
 async def session(config: Config, wanted: str) -> SessionRecord:
     """One session by its id or the start of it."""
     return _pick_session(await sessions(config), wanted)
+
+
+async def bindings(config: Config, records: Sequence[SessionRecord]) -> dict[str, list[str] | None]:
+    """What each of these sessions is tied to, by its id: "device", "dbsc"; None where each token says that anew."""
+    state = await _state(config)
+    try:
+        return {record.id: await _bound_by(state.documents, record) for record in records}
+    finally:
+        await state.store.close()
+
+
+async def _bound_by(documents: Documents, record: SessionRecord) -> list[str] | None:
+    now = time.time()
+    if await documents.get(LOGINS, record.id, now) is None:
+        return None
+    found = ["device"] if record.device_id else []
+    for cookie in await documents.list(COOKIES, record.id, now):
+        if await documents.get(KEYS, cookie.key, now) is not None:
+            return [*found, "dbsc"]
+    return found
 
 
 async def revoke_session(config: Config, wanted: str, why: str) -> SessionRecord:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.admin import check_files, check_network
+from gateway.admin import check_files, check_network, check_store
 from gateway.admin.check_files import Finding
 from gateway.admin.check_policies import policies
 from gateway.config import Config, ConfigError, Problem, read
@@ -60,6 +60,7 @@ async def examine(
         "upstreams": check_network.upstreams,
         "issuers": check_network.issuers,
         "OPA": check_network.opa,
+        "store": check_store.store,
     }
     for name, ask in () if offline else remote.items():
         progress(name)

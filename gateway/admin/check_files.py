@@ -66,6 +66,9 @@ def secrets(config: Config) -> Iterator[Finding]:
             place = ("issuers", number, "zitadel")
             wanted += [((*place, "token"), issuer.zitadel.token), ((*place, "key"), issuer.zitadel.key)]
             wanted += [((*place, "webhook_keys", at), key) for at, key in enumerate(issuer.zitadel.webhook_keys)]
+    wanted.append((("store", "password"), config.store.password))
+    if config.store.sentinel is not None:
+        wanted.append((("store", "sentinel", "password"), config.store.sentinel.password))
     for place, secret in wanted:
         if secret is None:
             continue
@@ -113,6 +116,8 @@ def _authorities(config: Config) -> Iterator[tuple[Place, Path]]:
             yield ("issuers", number, "ca"), issuer.ca
     if config.policy.ca is not None:
         yield ("policy", "ca"), config.policy.ca
+    if config.store.tls is not None and config.store.tls.ca is not None:
+        yield ("store", "tls", "ca"), config.store.tls.ca
     for name, service in config.services.items():
         if service.backend.ca is not None:
             yield ("services", name, "upstream", "ca"), service.backend.ca

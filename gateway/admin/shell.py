@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from gateway.admin import output
 
+_STATE_FIX = "Run this as the user who runs the gateway; `gateway check` looks at what the state needs."
 DEFAULT_CONFIG = Path("gateway.yaml")
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", envvar="GATEWAY_CONFIG", help="The configuration file.", dir_okay=False)
@@ -43,7 +44,7 @@ class Commands(TyperGroup):
         except ActionFailed as error:
             output.fail(str(error), error.fix)
         except StoreDown as error:
-            output.fail(f"The gateway's state cannot be used: {error}.", "Run this as the user who runs the gateway.")
+            output.fail(f"The gateway's state cannot be used: {error}.", _STATE_FIX)
         raise typer.Exit(1)
 
 

@@ -34,6 +34,15 @@ def installed() -> str | None:
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
+def starts() -> bool:
+    """Whether there is a Chromium that this machine lets run."""
+    try:
+        with browsing((), ""):
+            return True
+    except BrowserFailed:
+        return False
+
+
 class Chromium:
     """One page of one browser."""
 

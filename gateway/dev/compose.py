@@ -18,15 +18,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import ASGIApp
 
 from gateway.dev.services import Assertions, directory
-from gateway.identity.keyfiles import found_pki, write_file
+from gateway.identity.keyfiles import PkiFiles, found_pki, key_pem, load_authority, write_file
+from gateway.identity.pki import issue_server, pem_of
 
 PORT = 8443
 HOST, ISSUER_HOST, LOGIN_HOST, APP_HOST = "gateway.localhost", "id.localhost", "login.localhost", "app.localhost"
 _CRL_LIFE_S = 7 * 86_400.0
 _PRIVATE, _SHARED = 0o600, 0o444
+# What docs/several-machines.md asks of a Redis user.
+_REDIS_RULES = (
+    "~gw:* &gw:* -@all +@connection +@read +@write -@dangerous +evalsha +script|load +publish +subscribe +wait +info"
+)
+_REDIS_CONF = f"""\
+port 0
+tls-port 6379
+tls-cert-file /secret/redis.pem
+tls-key-file /secret/redis.key
+tls-auth-clients no
+user default off
+user gateway on >{{password}} {_REDIS_RULES}
+appendonly yes
+appendfsync always
+save ""
+dir /data
+"""
 _GATEWAY_YAML = f"""\
 version: 1
 host: {HOST}
@@ -36,6 +55,12 @@ tls:
 devices: {{ca: pki/device-ca.pem, issuing_key: pki/device-ca.key, crl: pki/crl.pem}}
 policy: {{engine: opa, url: "http://opa:8181", path: /opt/gateway/app/policies, deadline_ms: 500}}
 state: /state
+store:
+  kind: redis
+  address: redis:6379
+  username: gateway
+  password: {{file: secrets/redis}}
+  tls: {{ca: pki/root.pem}}
 record: {{file: /state/decisions.jsonl}}
 services:
   # Zitadel and its login are reached through the gateway: one port, one certificate. They sign people in themselves.
@@ -66,7 +91,7 @@ def prepare(places: Places, now: float) -> list[str]:
     parts: tuple[tuple[Path, Callable[[], None]], ...] = (
         (places.config / "pki" / "root.pem", lambda: _pki(places, now)),
         (places.database / "password", lambda: _database(places)),
-        (places.redis / "redis.conf", lambda: _redis(places)),
+        (places.redis / "redis.conf", lambda: _redis(places, now)),
         (places.zitadel / "steps.yaml", lambda: _zitadel(places, now)),
         (places.config / "gateway.yaml", lambda: _write(places.config / "gateway.yaml", _GATEWAY_YAML, _PRIVATE)),
     )
@@ -106,10 +131,19 @@ def _database(places: Places) -> None:
     _write(places.database / "password", _password())
 
 
-def _redis(places: Places) -> None:
-    password = _password()
+def _redis(places: Places, now: float) -> None:
+    """The user's password on both sides, and a certificate that lasts as long as the CA that signs it."""
+    password, pki, key = _password(), PkiFiles(places.config / "pki"), ec.generate_private_key(ec.SECP256R1())
+    issuing = load_authority(pki.server_ca, pki.server_ca_key)
+    life_s = issuing.certificate.not_valid_after_utc.timestamp() - now
+    leaf = issue_server(issuing, key.public_key(), ["redis", "localhost"], now=now, life_s=life_s)
+    _write(places.redis / "redis.pem", pem_of(leaf, issuing.certificate).decode("ascii"))
+    _write(places.redis / "redis.key", key_pem(key).decode("ascii"))
+    _write(places.redis / "ca.pem", pki.root.read_text(encoding="ascii"))
     _write(places.redis / "password", password)
-    _write(places.redis / "redis.conf", f'requirepass "{password}"\nappendonly yes\ndir /data\n')
+    (places.config / "secrets").mkdir(mode=0o700, exist_ok=True)
+    _write(places.config / "secrets" / "redis", password, _PRIVATE)
+    _write(places.redis / "redis.conf", _REDIS_CONF.format(password=password))
 
 
 def _zitadel(places: Places, now: float) -> None:

@@ -22,6 +22,7 @@ _REDIRECTS, _MOST = frozenset({301, 302, 303, 307}), 20
 _KEPT = 307
 _TIMEOUT_S = 15.0
 _FIELD = re.compile(r'name="([\w-]+)" value="([^"]*)"')
+_FORM = re.compile(r'<form method="post" action="([^"]*)".*?>(.*?)</form>', re.DOTALL)
 _LOGIN_FORM = "/ui/v2/login/login"
 
 
@@ -96,6 +97,28 @@ class Person:
         hidden = {name: html.unescape(value) for name, value in _FIELD.findall(answer.text)}
         filled = hidden | {"loginName": f"{user}@acme.localhost", "password": PASSWORD, "code": code}
         return self.open(page, filled, origin="null")
+
+    # ---- the gateway's own pages ----
+
+    def follow(self, page: httpx.Response, path: str) -> httpx.Response:
+        """Follow the link to `path` on this page. Raises ValueError when there is none."""
+        found = re.search(rf'href="({re.escape(path)}[^"]*)"', page.text)
+        if found is None:
+            raise ValueError(f"no link to {path}")
+        return self.open(urljoin(self.visited[-1], html.unescape(found[1])))
+
+    def send(self, page: httpx.Response, fields: Mapping[str, str], origin: str) -> httpx.Response:
+        """Send the form of this page whose hidden fields agree with `fields`. Raises ValueError when there is none."""
+        for action, body in _FORM.findall(page.text):
+            hidden = {name: html.unescape(value) for name, value in _FIELD.findall(body)}
+            if all(hidden.get(name, value) == value for name, value in fields.items()) and "csrf" in hidden:
+                return self.open(urljoin(self.visited[-1], html.unescape(action)), hidden | dict(fields), origin)
+        raise ValueError("no such form")
+
+    def shown(self, page: httpx.Response, name: str) -> str:
+        """What the element of this class says."""
+        found = re.search(rf'class="[^"]*\b{re.escape(name)}\b[^"]*">([^<]*)<', page.text)
+        return html.unescape(found[1]) if found else ""
 
 
 def _address(parts: SplitResult) -> SplitResult:

@@ -17,13 +17,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import jwt
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -164,7 +165,7 @@ class _Mirror(Response):
 
 
 def directory(assertions: Assertions | None = None) -> ASGIApp:
-    """The staff directory: `/`, `/people`, `/people/{id}`, `/people/{id}/note`, `/whoami`."""
+    """The staff directory: `/`, `/people`, `/people/{id}`, `/people/{id}/note`, `/export`, `/whoami`."""
     staff = people()
 
     def find(request: Request) -> dict[str, Any] | None:
@@ -188,6 +189,11 @@ def directory(assertions: Assertions | None = None) -> ASGIApp:
         found["notes"].append({"by": request.scope["caller"].get("name", ""), "text": text})
         return JSONResponse(found, 201)
 
+    async def export(request: Request) -> Response:
+        wanted = dict(parse_qsl((await request.body()).decode("ascii", "replace"))).get("department", "")
+        rows = [f"{one['name']};{one['department']}" for one in staff if wanted in {"", one["department"]}]
+        return PlainTextResponse("\n".join(["name;department", *rows, ""]))
+
     async def whoami(request: Request) -> Response:
         verified = assertions is not None
         claims = dict(request.scope["caller"])
@@ -199,6 +205,7 @@ def directory(assertions: Assertions | None = None) -> ASGIApp:
             Route("/people", everybody),
             Route("/people/{id:int}", person),
             Route("/people/{id:int}/note", note, methods=["POST"]),
+            Route("/export", export, methods=["GET", "POST"]),
             Route("/whoami", whoami),
         ]
     )

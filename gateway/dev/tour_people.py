@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 import httpx
+import pyotp
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -38,14 +39,16 @@ class PeopleTour:
         self._device = device
         self._alice = Person(world.pki.root, device)
         self._thief: Person | None = None
+        self._has_browser = chromium.starts()
 
     def steps(self) -> Sequence[Step]:
         """Every step of this part."""
-        browser = "a real browser" if chromium.installed() else "a plain client (there is no Chromium here)"
+        browser = "a real browser" if self._has_browser else "a plain client (no Chromium starts here)"
         return (
             Step("People", f"Alice signs in with {browser}", "her directory", self._signs_in),
             Step("People", "A program without a session is not redirected", "401 login_required", self._program),
             Step("People", "The next service needs no sign-in", "200, no form", self._next_service),
+            Step("People", "Erin, with a password alone, exports", "an app added, then her export", self._exports),
             Step("People", "Her cookie, stolen, on another device", "401 binding_mismatch", self._stolen),
             Step("People", "Alice sees that her session was ended", "401 session_revoked", self._told),
             Step(
@@ -77,7 +80,7 @@ class PeopleTour:
     # ---- signing in ----
 
     def _signs_in(self) -> Seen:
-        if chromium.installed() is None:
+        if not self._has_browser:
             answer = self._alice.sign_in(self.url(DIRECTORY, "/people"), "alice", code=self._code("alice"))
             return Seen(f"{answer.status_code}", answer.status_code == _OK and "Carol Cho" in answer.text)
         started = time.monotonic()
@@ -122,6 +125,44 @@ class PeopleTour:
         return Seen(
             f"{answer.status_code}, {len(self._alice.visited) - 1} redirects", answer.status_code == _OK and not asked
         )
+
+    # ---- stepping up ----
+
+    def _exports(self) -> Seen:
+        """The directory asks for a second factor; she has none, adds an authenticator app, and her export goes on."""
+        page = self._exports_in_a_browser() if self._has_browser else self._exports_by_hand()
+        asked, exported = page
+        done = asked and exported.startswith("name;department") and "Carol Cho" in exported
+        return Seen(f"asked: {'yes' if asked else 'no'}, {exported.count(chr(10))} lines", done)
+
+    def _exports_in_a_browser(self) -> tuple[bool, str]:
+        with self.browser() as browser:
+            browser.open(self.url(DIRECTORY, "/export"))
+            browser.fill("loginName", f"erin@{ORG_DOMAIN}")
+            browser.fill("password", PASSWORD)
+            browser.press("button")
+            browser.wait("location.pathname === '/.gateway/step-up'", "the question for a second factor")
+            browser.press("a.button.primary")
+            browser.press("form:has(input[name=kind][value=totp]) button")
+            browser.wait("document.querySelector('code.secret') !== null", "the secret of the app")
+            secret = str(browser.run("document.querySelector('code.secret').innerText")).replace(" ", "")
+            browser.fill("code", pyotp.TOTP(secret).now())
+            browser.press("form:has(input[name=code]) button.primary")
+            browser.wait("location.pathname === '/export'", "the export")
+            return True, f"{browser.text}\n"
+
+    def _exports_by_hand(self) -> tuple[bool, str]:
+        """A form, in a browser's manners: it waits with its fields until she has proven who she is."""
+        person, origin = Person(self.world.pki.root, self._device), self.url(GATEWAY, "")
+        with contextlib.closing(person):
+            url = self.url(DIRECTORY, "/export")
+            page = person.sign_in(url, "erin", {"department": "finance"}, origin=self.url(DIRECTORY, ""))
+            asked = urlsplit(person.visited[-1]).path == "/.gateway/step-up"
+            page = person.follow(page, "/.gateway/factors")
+            page = person.send(page, {"action": "begin", "kind": "totp"}, origin)
+            code = pyotp.TOTP(person.shown(page, "secret").replace(" ", "")).now()
+            page = person.send(page, {"action": "finish", "kind": "totp", "label": "phone", "code": code}, origin)
+            return asked, page.text
 
     # ---- theft ----
 

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.adapters.documents import SqliteDocuments
+from gateway.adapters.redis import open_redis
 from gateway.adapters.sealing import read_or_make_master_key
 from gateway.adapters.sqlite import SqliteStore
 from gateway.config import Config
 from gateway.core.ports import Documents, Store, StoreDown
 from gateway.identity.assertion import Asserter
 from gateway.identity.enrolment import Enrolment
+from gateway.oversight import log
 from gateway.oversight.audit import FileRecorder
 from gateway.oversight.metrics import Metrics
 
 MASTER_KEY, STORE = "master.key", "gateway.sqlite"
 
 
-def open_store(config: Config) -> SqliteStore:
-    """The state store. Raises StoreDown, OSError or ValueError."""
+class State(NamedTuple):
+    """The state that is open; closing the store closes both."""
+
+    store: Store
+    documents: Documents
+
+
+async def open_state(config: Config) -> State:
+    """The state, in this machine's file or in a Redis. Raises StoreDown, ConfigError, OSError or ValueError."""
     config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return SqliteStore(config.state / STORE, read_or_make_master_key(config.state / MASTER_KEY))
+    key = read_or_make_master_key(config.state / MASTER_KEY)
+    if config.store.kind == "redis":
+        return State(*await open_redis(config.store, key, config.state, on_grace=_tell_of_grace))
+    store = SqliteStore(config.state / STORE, key)
+    return State(store, SqliteDocuments(store))
+
+
+def _tell_of_grace(is_used: bool) -> None:
+    if is_used:
+        log.get("store").warning("grace_begins")
+    else:
+        log.get("store").info("grace_ends")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +58,14 @@ class Shared:
 
     @classmethod
     async def open(cls, config: Config, metrics: Metrics) -> Shared:
-        """Open everything, or raise."""
-        store = open_store(config)
-        asserter = Asserter(store, f"https://{config.host}")
-        await asserter.refresh()
-        return cls(store, SqliteDocuments(store), metrics, asserter)
+        """Open everything, or raise; then nothing is left open."""
+        async with contextlib.AsyncExitStack() as undo:
+            store, documents = await open_state(config)
+            undo.push_async_callback(store.close)
+            asserter = Asserter(store, f"https://{config.host}")
+            await asserter.refresh()
+            undo.pop_all()
+        return cls(store, documents, metrics, asserter)
 
     def recorder(self, path: Path) -> FileRecorder:
         """The record in `path`, opened once and again after a rotation. Raises OSError."""
@@ -75,7 +100,7 @@ class Keeper:
     @classmethod
     async def open(cls, config: Config) -> Keeper:
         """Open the store and make the CRL current, or raise."""
-        keeper = cls(config, open_store(config))
+        keeper = cls(config, (await open_state(config)).store)
         await keeper.refresh_crl()
         return keeper
 

@@ -22,6 +22,7 @@ from tests.redis_server import Cable, RedisProcess, has_replicas, needs_redis, r
 pytestmark = [needs_redis, pytest.mark.xdist_group("redis-faults")]
 NOW = time.time()
 DEVICE = DeviceRecord("d1", "laptop", "ada", "it", "active", NOW)
+PATIENT = {"timeout_ms": 2_000}  # where thousands of commands share one busy event loop
 BOUND_S = 1.0  # 0.25 s are promised; the rest is for a machine that is busy with other tests
 
 
@@ -87,7 +88,10 @@ async def test_a_kill_in_the_middle_of_revocations_loses_none_that_was_acknowled
     server: RedisProcess, tmp_path: Path
 ) -> None:
     names = [f"b_{number}" for number in range(4_000)]
-    async with opened(tmp_path, server.address) as store, opened(tmp_path, server.address) as other:
+    async with (
+        opened(tmp_path, server.address, **PATIENT) as store,
+        opened(tmp_path, server.address, **PATIENT) as other,
+    ):
         await asyncio.gather(*(store.put_session(session(name)) for name in names))
         revoking = asyncio.create_task(revoked(store, names))
         while await other.latest() < 500:
@@ -231,7 +235,7 @@ async def test_ten_thousand_revocations_at_once_are_all_acknowledged_and_heard_o
     server: RedisProcess, tmp_path: Path
 ) -> None:
     names = [f"b_{number}" for number in range(10_000)]
-    async with opened(tmp_path, server.address) as one, opened(tmp_path, server.address) as two:
+    async with opened(tmp_path, server.address, **PATIENT) as one, opened(tmp_path, server.address, **PATIENT) as two:
         await asyncio.gather(*(one.put_session(session(name)) for name in names))
         heard: set[str] = set()
 
@@ -346,7 +350,8 @@ async def test_within_the_grace_what_was_read_before_still_counts_and_nothing_el
     server: RedisProcess, tmp_path: Path
 ) -> None:
     settings = StateStore(kind="redis", address=server.address, on_down="read_only", grace_s=1.0)
-    store, documents, memory = await open_redis(settings, bytes(32), tmp_path)
+    told: list[bool] = []
+    store, documents = await open_redis(settings, bytes(32), tmp_path, on_grace=told.append)
     try:
         for name in ("b_1", "b_2", "b_3"):
             await store.put_session(session(name))
@@ -362,8 +367,7 @@ async def test_within_the_grace_what_was_read_before_still_counts_and_nothing_el
         document = await documents.get("c", "k", NOW)
         assert document is not None
         assert document.value == b"value"
-        assert memory is not None
-        assert memory.is_down
+        assert told == [True]
         for asked in (store.session("b_2"), store.session("b_3"), store.put_session(session("b_1"))):
             await fails_soon(asked)
         await fails_soon(store.revoke_session("b_1", NOW, "left"))
@@ -376,7 +380,7 @@ async def test_within_the_grace_what_was_read_before_still_counts_and_nothing_el
 
 async def test_a_store_that_lost_its_data_gets_no_grace(server: RedisProcess, tmp_path: Path) -> None:
     settings = StateStore(kind="redis", address=server.address, on_down="read_only", grace_s=60.0)
-    store, _, _ = await open_redis(settings, bytes(32), tmp_path)
+    store, _ = await open_redis(settings, bytes(32), tmp_path)
     try:
         await store.put_session(session("b_1"))
         assert await store.session("b_1") is not None

@@ -196,6 +196,45 @@ async def test_a_closed_store_is_store_down(tmp_path: Path) -> None:
         await store.put_device(DEVICE)
 
 
+async def test_ten_thousand_revocations_at_once_are_acknowledged_and_heard_of_by_who_was_away(tmp_path: Path) -> None:
+    path, names = tmp_path / "gateway.db", [f"b_{number}" for number in range(10_000)]
+    one, two = SqliteStore(path, KEY), SqliteStore(path, KEY)
+    at_first = await two.latest()
+    assert await asyncio.gather(*(one.revoke_session(name, 1.0, "left") for name in names)) == [False] * len(names)
+    found = await two.changes(at_first)
+    assert found is not None
+    assert [change.key for change in found] == names
+    await one.close()
+    await two.close()
+
+
+async def test_a_write_that_fails_is_undone_alone(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "gateway.db", KEY)
+
+    def half(db: adapter.Connection) -> None:
+        db.execute("INSERT INTO enrolments VALUES ('half', 'd1', 9e9)")
+        raise ValueError("no more")
+
+    works = (store.put_device(DEVICE), store.write(half), store.add_enrolment("whole", "d1", 9e9), store.ping())
+    found = await asyncio.gather(*works, return_exceptions=True)
+    assert [type(answer) for answer in found] == [type(None), ValueError, type(None), type(None)]
+    assert await store.device("d1") == DEVICE
+    assert await store.take_enrolment("half", 1.0) is None
+    assert await store.take_enrolment("whole", 1.0) == "d1"
+    await store.close()
+
+
+async def test_a_write_that_ends_the_transaction_is_store_down_for_who_shared_it(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "gateway.db", KEY)
+    works = (store.put_device(DEVICE), store.write(lambda db: db.execute("ROLLBACK")), store.ping())
+    found = await asyncio.gather(*works, return_exceptions=True)
+    assert any(isinstance(answer, StoreDown) for answer in found)
+    for answer, name in ((found[0], "d1"),):
+        assert (await store.device(name) is None) == isinstance(answer, StoreDown)
+    await store.ping()
+    await store.close()
+
+
 async def test_two_processes_that_start_at_once_make_one_schema(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     stores = await asyncio.gather(*(asyncio.to_thread(SqliteStore, path, KEY) for _ in range(8)))

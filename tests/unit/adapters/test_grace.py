@@ -38,7 +38,8 @@ class World:
     def __init__(self, store: SqliteStore) -> None:
         self.now = 1000.0
         self.switch = Switch(store)
-        self.memory = Memory(10.0, lambda: self.now)
+        self.told: list[bool] = []
+        self.memory = Memory(10.0, self.told.append, lambda: self.now)
         self.store = GraceStore(self.switch, self.memory, lambda: NOW + 500)  # type: ignore[arg-type]
         self.documents = GraceDocuments(self.switch, self.memory)  # type: ignore[arg-type]
 
@@ -91,7 +92,7 @@ async def test_within_the_grace_good_answers_are_given_again(world: World) -> No
     found = await world.documents.get("c", "k", NOW)
     assert isinstance(found, Document)
     assert found.value == b"value"
-    assert world.memory.is_down
+    assert world.told == [True]
 
 
 async def test_the_grace_ends_and_using_it_does_not_prolong_it(world: World) -> None:
@@ -207,13 +208,13 @@ async def test_it_is_over_when_the_store_answers(world: World) -> None:
     await world.device()
     world.switch.error = None
     await world.device()
-    assert not world.memory.is_down
+    assert world.told == [True, False]
 
 
 def test_it_remembers_so_much_and_no_more() -> None:
-    memory = Memory(10.0, lambda: 0.0)
+    memory = Memory(10.0, clock=lambda: 0.0)
     for number in range(20_001):
-        memory.keep(("session", str(number)), number)
+        memory.answered(("session", str(number)), number, is_good=True)
     with pytest.raises(StoreDown):
         memory.instead_of(StoreDown(), ("session", "0"))
     assert memory.instead_of(StoreDown(), ("session", "20000")) == 20_000

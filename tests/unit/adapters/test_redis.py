@@ -14,9 +14,10 @@ from documents_conformance import END, DocumentsConformance
 from documents_conformance import NOW as FAKE_NOW
 from store_conformance import DEVICE, NOW, SESSION, StoreConformance
 
-from gateway.adapters.redis import open_redis
+from gateway.adapters.redis import ANCHOR, inspect_redis, open_redis
 from gateway.adapters.redis_documents import RedisDocuments
 from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.sealing import Seal
 from gateway.config import StateStore
 from gateway.core.ports import Change, Document, StoreDown, StoreLost
 from tests.redis_server import RedisProcess, needs_redis, running
@@ -111,13 +112,22 @@ async def test_nothing_that_names_a_person_stands_in_redis_in_clear(store: Redis
 async def test_a_store_does_not_open_with_another_master_key(
     store: RedisStore, server: RedisProcess, tmp_path: Path
 ) -> None:
+    kept = server.cli("DBSIZE")
+    with pytest.raises(StoreDown, match="another master key"):
+        async with opened(server, tmp_path / "stranger", key=bytes(32)):
+            pass
+    assert server.cli("DBSIZE") == kept
+    assert not (tmp_path / "stranger" / "a").exists()
+
+
+async def test_a_value_sealed_with_another_master_key_does_not_open(store: RedisStore) -> None:
     await store.put_secret("p", "n", NOW, b"value")
     await store.put_session(SESSION)
-    async with opened(server, tmp_path / "stranger", key=bytes(32)) as stranger:
-        with pytest.raises(StoreDown):
-            await stranger.secrets("p")
-        with pytest.raises(StoreDown):
-            await stranger.session("b_1")
+    store.seal = Seal(bytes(32))
+    with pytest.raises(StoreDown):
+        await store.secrets("p")
+    with pytest.raises(StoreDown):
+        await store.session("b_1")
 
 
 async def test_a_value_that_was_moved_does_not_open(store: RedisStore) -> None:
@@ -329,10 +339,21 @@ async def test_a_server_that_may_forget_is_refused(tmp_path: Path, setting: list
 
 
 async def test_what_an_operator_should_know_is_said(store: RedisStore, server: RedisProcess) -> None:
-    assert [text[:10] for text in await store.durability()] == ["no replica"]
+    assert [fix[:8] for _, fix in await store.weaknesses()] == ["Give the", "Add two "]
     server.cli("CONFIG", "SET", "appendfsync", "everysec")
-    assert [text[:11] for text in await store.durability()] == ["appendfsync", "no replica "]
+    assert [fix[:8] for _, fix in await store.weaknesses()] == ["Give the", "Write `a", "Add two "]
     server.cli("CONFIG", "SET", "appendfsync", "always")
+
+
+async def test_looking_at_a_store_begins_none(server: RedisProcess, tmp_path: Path) -> None:
+    settings = StateStore(kind="redis", address=server.address)
+    assert await inspect_redis(settings, KEY, tmp_path)
+    assert server.cli("KEYS", "*").split() == ["gw:pulse"]
+    assert not (tmp_path / ANCHOR).exists()
+    async with opened(server, tmp_path / "first"):
+        assert await inspect_redis(settings, KEY, tmp_path)
+        with pytest.raises(StoreDown, match="another master key"):
+            await inspect_redis(settings, bytes(32), tmp_path)
 
 
 async def test_open_redis_gives_store_and_documents(server: RedisProcess, tmp_path: Path) -> None:
@@ -343,7 +364,6 @@ async def test_open_redis_gives_store_and_documents(server: RedisProcess, tmp_pa
     assert await found.documents.put("c", "k", b"1", END)
     kept = await found.documents.get("c", "k", FAKE_NOW)
     assert isinstance(kept, Document)
-    assert found.memory is None
     await found.store.close()
     with pytest.raises(StoreDown, match="closed"):
         await found.store.device("d1")

@@ -15,7 +15,7 @@ from typer.testing import Result
 
 from gateway.config import load
 from gateway.core.ports import SessionRecord
-from gateway.wiring import open_store
+from gateway.wiring import open_state
 
 
 class Site:
@@ -88,7 +88,7 @@ def test_a_state_folder_that_others_may_write_is_an_error_in_words(here: Site) -
 
 def test_sessions_are_listed_shown_and_revoked(here: Site) -> None:
     async def seed() -> None:
-        store = open_store(load(here.file, environ={}))
+        store = (await open_state(load(here.file, environ={}))).store
         now = time.time()
         for name in ("ann", "bob"):
             await store.put_session(
@@ -107,6 +107,29 @@ def test_sessions_are_listed_shown_and_revoked(here: Site) -> None:
     assert here.read("session", "show", "session-of-ann")["revoked_why"] == "left"
     assert "revoked" in here.run("session", "list").stdout
     assert here.run("session", "revoke", "nobody").exit_code == 1
+
+
+def test_a_session_says_what_it_is_tied_to(here: Site) -> None:
+    async def seed() -> None:
+        state = await open_state(load(here.file, environ={}))
+        now = time.time()
+        for name, device in (("l_bound", "laptop"), ("l_key", "laptop"), ("l_loose", ""), ("b_program", "laptop")):
+            await state.store.put_session(SessionRecord(name, "https://id", "ann", "ann", device, now, now, now + 600))
+            if name.startswith("l_"):
+                await state.documents.put("login_session", name, b"{}", now + 600)
+        await state.documents.put("session", "cookie", b"{}", now + 600, group="l_key")
+        await state.documents.put("dbsc", "cookie", b"{}", now + 600)
+        await state.store.close()
+
+    asyncio.run(seed())
+    listed = {entry["id"]: entry["bound_by"] for entry in here.read("session", "list")}
+    assert listed == {"l_bound": ["device"], "l_key": ["device", "dbsc"], "l_loose": [], "b_program": None}
+    assert [entry["id"] for entry in here.read("session", "list", "--device", "nobody")] == []
+    assert len(here.read("session", "list", "--device", "laptop")) == 3
+    shown = here.run("session", "list").stdout
+    assert "device, dbsc" in shown
+    assert "nothing" in shown
+    assert here.read("session", "show", "l_key")["bound_by"] == ["device", "dbsc"]
 
 
 def test_the_pki_is_shown_and_its_server_certificate_and_crl_are_renewed(here: Site) -> None:

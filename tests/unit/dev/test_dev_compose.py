@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from starlette.types import ASGIApp
 from gateway.config import load
 from gateway.dev import compose
 from gateway.dev.compose import Places, adopt, main, prepare
+from gateway.wiring import open_state
+from tests.redis_server import free_port, needs_redis, wait_until
 
 
 @pytest.fixture
@@ -61,7 +65,36 @@ def test_each_secret_is_strong_and_its_own(places: Places) -> None:
     assert len(found) == 5
     assert min(map(len, found)) >= 32
     assert first["Org"]["Human"]["PasswordChangeRequired"] is True
-    assert f'requirepass "{redis}"' in (places.redis / "redis.conf").read_text()
+    assert f"user gateway on >{redis} " in (places.redis / "redis.conf").read_text()
+
+
+async def opens(config: Path) -> None:
+    state = await open_state(load(config))
+    await state.store.ping()
+    await state.store.close()
+
+
+@needs_redis
+def test_the_gateway_can_use_its_redis_and_nobody_else_can(places: Places, tmp_path: Path) -> None:
+    prepare(places, time.time())
+    conf = places.redis / "redis.conf"
+    port = free_port()
+    text = conf.read_text().replace("tls-port 6379", f"tls-port {port}\nbind 127.0.0.1")
+    (tmp_path / "redis.conf").write_text(text.replace("/secret", str(places.redis)).replace("/data", str(tmp_path)))
+    config = places.config / "gateway.yaml"
+    text = config.read_text().replace("redis:6379", f"localhost:{port}").replace(": /state", f": {tmp_path}/state")
+    config.write_text(text)
+    server = subprocess.Popen(["redis-server", tmp_path / "redis.conf"], stdout=subprocess.DEVNULL)
+    try:
+        said = ["redis-cli", "-p", str(port), "--tls", "--cacert", places.redis / "ca.pem"]
+        wait_until(lambda: subprocess.run([*said, "PING"], capture_output=True, check=False).stdout[:6] == b"NOAUTH")
+        password = {"REDISCLI_AUTH": (places.redis / "password").read_text()}
+        healthy = subprocess.run([*said, "--user", "gateway", "PING"], capture_output=True, env=password, check=True)
+        assert healthy.stdout == b"PONG\n"
+        asyncio.run(opens(config))
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def test_the_command_makes_shows_and_adopts(

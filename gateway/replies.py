@@ -6,25 +6,19 @@ the first reason, and none may be stored.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import time
-from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from gateway.core.reasons import Reason, is_code, reason
 from gateway.core.request import RequestFacts
+from gateway.drawing import Drawn, company, draw, words
 
-_TEMPLATES = Path(__file__).with_name("templates")
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _FAILS = 400
@@ -36,21 +30,10 @@ _RETRY_AFTER_S = "2"
 _GRPC = {401: 16, 403: 7, 404: 5, 405: 12, 408: 4, 413: 8, 429: 8, 431: 8, 502: 14, 503: 14, 504: 14}
 _GRPC_INTERNAL = 13
 
-# Every English word of these answers, but the reasons' own (core/reasons).
-_WORDS = {
-    "where": "You asked for",
-    "why": "Why",
-    "now": "What you can do",
-    "decision": "Decision",
-    "time": "Time",
-}
-_TITLES = {
-    "deny": "You cannot open this",
-    "login": "Please sign in",
-    "missing": "There is nothing here",
-    "trouble": "This does not work right now",
-}
 _KINDS = {400: "trouble", 401: "login", 404: "missing", 405: "missing", 421: "trouble"}
+# What policy did beside the refusal is what the page is about.
+_ALARMS = frozenset({"session_stolen", "account_attacked", "account_locked"})
+_SECOND_FACTOR = frozenset({"mfa_required", "mfa_stale", "risk_high", "risk_medium", "account_attacked"})
 _PROBLEM_TITLES = {
     400: "Bad request",
     401: "Not authenticated",
@@ -155,7 +138,7 @@ def _problem(first: Reason, codes: list[str], headers: list[tuple[str, str]], de
     headers.append(("content-type", "application/problem+json"))
     problem: dict[str, Any] = {
         "type": f"urn:gateway:v1:reason:{first.code}",
-        "title": _PROBLEM_TITLES.get(first.status, _TITLES["deny"]),
+        "title": _PROBLEM_TITLES.get(first.status, "Forbidden"),
         "status": first.status,
         "detail": f"{first.what} {first.fix}".rstrip(),
         "reason": first.code,
@@ -168,38 +151,53 @@ def _problem(first: Reason, codes: list[str], headers: list[tuple[str, str]], de
 def _page(
     facts: RequestFacts, fails: list[Reason], headers: list[tuple[str, str]], decision_id: str, at: float
 ) -> bytes:
-    template, style, policy = _page_parts()
-    status = fails[0].status
-    kind = _KINDS.get(status, "trouble" if status >= _SERVER_FAILS else "deny")
-    when = datetime.fromtimestamp(at, UTC)
-    headers += [("content-type", "text/html; charset=utf-8"), ("content-security-policy", policy)]
-    return template.render(
-        title=_TITLES[kind],
-        kind=kind,
-        style=style,
-        host=facts.host,
-        reasons=fails,
-        fixes=list(dict.fromkeys(entry.fix for entry in fails if entry.fix)),
-        decision=decision_id,
-        iso=when.isoformat(timespec="seconds"),
-        time=when.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        words=_WORDS,
-    ).encode()
+    """The page of a denial; plain text where it cannot be drawn."""
+    drawn = _drawn(facts, fails, decision_id, at)
+    if drawn is None:
+        headers.append(("content-type", "text/plain; charset=utf-8"))
+        lines = [f"{entry.what} {entry.fix} ({entry.code})" for entry in fails]
+        return "\n".join([*lines, f"Decision: {decision_id}", ""]).encode("utf-8", "replace")
+    headers += [("content-type", "text/html; charset=utf-8"), ("content-security-policy", drawn.policy)]
+    return drawn.body
 
 
-@cache
-def _page_parts() -> tuple[Template, str, str]:
-    """The template, its style, and the Content-Security-Policy that allows that style alone."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (_TEMPLATES / "reply.css").read_text(encoding="utf-8")
-    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return environment.get_template("reply.html"), style, policy
+def _drawn(facts: RequestFacts, fails: list[Reason], decision_id: str, at: float) -> Drawn | None:
+    status, code = fails[0].status, fails[0].code
+    kind = "alarm" if code in _ALARMS else _KINDS.get(status, "trouble" if status >= _SERVER_FAILS else "deny")
+    try:
+        when, texts = datetime.fromtimestamp(at, UTC), words()["deny"]
+        model = {
+            "title": texts["titles"].get(code) or texts["titles"][kind],
+            "kind": kind,
+            "host": facts.host,
+            "reasons": fails,
+            "steps": _steps(fails, texts["more"]),
+            "actions": _actions(kind, fails),
+            "decision": decision_id,
+            "iso": when.isoformat(timespec="seconds"),
+            "time": when.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        }
+    except (LookupError, ValueError, ArithmeticError, OSError):
+        return None
+    return draw("deny", model)
+
+
+def _steps(fails: list[Reason], more: Mapping[str, list[str]]) -> list[str]:
+    """What there is to do, each thing once."""
+    found = [step for entry in fails for step in (entry.fix, *more.get(entry.code, ()))]
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _actions(kind: str, fails: list[Reason]) -> list[dict[str, str]]:
+    """Where to go on with a click: only where people can sign in. The empty address is the very page they asked for."""
+    home = company().home
+    if not home:
+        return []
+    found = []
+    if kind == "login" or fails[0].status >= _SERVER_FAILS:
+        found.append({"word": "sign_in" if kind == "login" else "again", "href": ""})
+    if kind == "alarm" and fails[0].code != "account_locked":
+        found.append({"word": "home", "href": home})
+    if any(entry.code in _SECOND_FACTOR or entry.code.startswith("factor_") for entry in fails):
+        found.append({"word": "factors", "href": home.removesuffix("me") + "factors"})
+    return found

@@ -16,15 +16,21 @@ go_tool() { # name, module path with version
     fi
 }
 
-if ! command -v redis-server >/dev/null 2>&1; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        echo "tools: installing redis-server"
-        { apt-get update && apt-get install -y --no-install-recommends redis-server; } >.tools/redis.log 2>&1 ||
-            echo "tools: installing redis-server failed, see .tools/redis.log"
-    else
-        echo "tools: no redis-server on this machine"
-    fi
-fi
+apt_tool() { # command, packages...
+    command -v "$1" >/dev/null 2>&1 && return
+    wanted=$1
+    shift
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then echo "tools: no $wanted on this machine"; return; fi
+    echo "tools: installing $wanted"
+    { apt-get update && apt-get install -y --no-install-recommends "$@"; } >".tools/$wanted.log" 2>&1 ||
+        echo "tools: installing $wanted failed, see .tools/$wanted.log"
+}
+
+apt_tool redis-server redis-server
+apt_tool chromium chromium
+apt_tool npm nodejs npm
+sh tests/e2e/contract/panva/install.sh
+sh tests/e2e/axe/install.sh
 go_tool opa "github.com/open-policy-agent/opa@$(cat policies/OPA_VERSION)"
 if [ "${1:-}" = bench ]; then go_tool vegeta github.com/tsenart/vegeta/v12@v12.12.0; fi
 exit 0

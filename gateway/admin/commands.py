@@ -211,17 +211,40 @@ def device_renew(
     output.say(f"device {done.device_id} until {output.moment(done.not_after)}" if done else "not due yet")
 
 
+@device_app.command("report")
+def device_report(folder: DeviceFolder = DEVICE_FOLDER, json_wanted: JsonOption = False) -> None:
+    """On the device: tell the gateway what this machine is like, signed with the device's key."""
+    from gateway.admin import device_report as report  # noqa: PLC0415
+    from gateway.admin.enrol import EnrolmentFailed  # noqa: PLC0415
+
+    try:
+        posture = report.send(folder, report.collect())
+    except (EnrolmentFailed, OSError, ValueError) as error:
+        raise ActionFailed(
+            f"Nothing is reported: {error}.", "Enrol the device if it is not, or its time is over."
+        ) from error
+    output.facts(posture, json_wanted=json_wanted)
+
+
 @session_app.command("list")
 def session_list(
     subject: Annotated[str | None, typer.Option(help="Only those of one subject.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only those on the device with this id.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json_wanted: JsonOption = False,
 ) -> None:
     """Sessions that have not expired, newest first."""
     from gateway.admin import actions  # noqa: PLC0415
 
-    records = asyncio.run(actions.sessions(_load(config), subject))
-    _list(("id", "identity", "device_id", "created", "last_seen", "status"), records, json_wanted, "no sessions")
+    loaded = _load(config)
+    records = [
+        record
+        for record in asyncio.run(actions.sessions(loaded, subject))
+        if device is None or record.device_id == device
+    ]
+    entries = _with_bindings(loaded, records, json_wanted=json_wanted)
+    columns = ("id", "identity", "device_id", "bound_by", "created", "last_seen", "status")
+    output.rows(columns, entries, json_wanted=json_wanted, empty="no sessions")
 
 
 @session_app.command("show")
@@ -231,8 +254,9 @@ def session_show(
     """One session."""
     from gateway.admin import actions  # noqa: PLC0415
 
-    record = asyncio.run(actions.session(_load(config), session))
-    output.facts(_entry(record, json_wanted), json_wanted=json_wanted)
+    loaded = _load(config)
+    record = asyncio.run(actions.session(loaded, session))
+    output.facts(_with_bindings(loaded, [record], json_wanted=json_wanted)[0], json_wanted=json_wanted)
 
 
 @session_app.command("revoke")
@@ -244,6 +268,20 @@ def session_revoke(
 
     record = asyncio.run(actions.revoke_session(_load(config), session, why))
     output.say(f"session {record.id} of {record.identity or record.subject} is revoked")
+
+
+def _with_bindings(config: Config, records: Sequence[SessionRecord], *, json_wanted: bool) -> list[dict[str, Any]]:
+    """The records with what they are tied to; for people "token" where each token of a program says it anew."""
+    from gateway.admin import actions  # noqa: PLC0415
+
+    found = asyncio.run(actions.bindings(config, records))
+    entries = []
+    for record in records:
+        bound: object = found[record.id]
+        if not json_wanted:
+            bound = "token" if found[record.id] is None else ", ".join(found[record.id] or ["nothing"])
+        entries.append(_entry(record, json_wanted) | {"bound_by": bound})
+    return entries
 
 
 def _list(

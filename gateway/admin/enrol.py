@@ -73,13 +73,12 @@ def renew(directory: Path, *, force: bool = False, now: float | None = None) -> 
     """
     if not force and not is_due(directory, time.time() if now is None else now):
         return None
-    settings = json.loads((directory / "gateway.json").read_bytes())
-    context = _context(_ca(directory))
+    context = client_context(directory)
     # Resolved first: the key and the certificate must be of one generation.
     current = (directory / "current").resolve(strict=True)
     context.load_cert_chain(current / "device.pem", current / "device.key")
     key = ec.generate_private_key(ec.SECP256R1())
-    answer = _post(_origin(settings["gateway"]) + RENEW_PATH, {"csr": _csr(key)}, context)
+    answer = _post(gateway_of(directory) + RENEW_PATH, {"csr": _csr(key)}, context)
     return _store(directory, key, answer)
 
 
@@ -88,6 +87,19 @@ def is_due(directory: Path, now: float) -> bool:
     leaf = x509.load_pem_x509_certificates((directory / "device.pem").read_bytes())[0]
     begins, ends = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
     return now >= begins + (ends - begins) * _RENEW_AFTER
+
+
+def gateway_of(directory: Path) -> str:
+    """The origin of the gateway that a device is enrolled at. Raises OSError or ValueError for a damaged folder."""
+    settings = json.loads((directory / "gateway.json").read_bytes())
+    if not isinstance(settings, dict) or not isinstance(settings.get("gateway"), str):
+        raise ValueError("gateway.json names no gateway")  # noqa: TRY004  (a damaged folder)
+    return _origin(settings["gateway"])
+
+
+def client_context(directory: Path) -> ssl.SSLContext:
+    """TLS that believes the gateway as the enrolment did, without the device's certificate. Raises OSError."""
+    return _context(_ca(directory))
 
 
 def _store(directory: Path, key: ec.EllipticCurvePrivateKey, answer: dict[str, str]) -> EnrolledDevice:

@@ -24,6 +24,10 @@ _HEAD = """\
 # Relative paths start at this file's folder. An unknown key is an error.
 version: 1
 
+# On pages that people see: the company's name, and whom to ask.
+name: Gateway
+# contact: security@corp.example
+
 # The gateway's own host name: enrolment, key set, revocation list.
 host: {host}
 

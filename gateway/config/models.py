@@ -416,6 +416,16 @@ class Config(Model):
     version: Literal[1] = Field(1, description="The format of this file.")
     listen: Listen = Field(Listen(), description="Where people and machines connect.")
     host: Host = Field("gateway.localhost", description="The gateway's own host name (enrolment, JWKS, CRL).")
+    name: str = Field(
+        "Gateway",
+        pattern=r"^[^:\x00-\x1f\x7f]{1,64}$",
+        description="The company's name, on pages and in apps for codes.",
+    )
+    contact: str = Field(
+        "",
+        pattern=r"^[^\x00-\x1f\x7f]{0,200}$",
+        description="Whom people ask when they are refused: a mail address, an https address, or plain words.",
+    )
     tls: tuple[ServerCertificate, ...] = Field(min_length=1, description="Server certificates.")
     devices: Devices = Field(Devices(), description="The device PKI.")
     issuers: tuple[Issuer, ...] = Field((), description="OpenID providers.")

@@ -37,6 +37,8 @@ _SOURCE = Path(gateway.__file__).resolve().parent.parent
 
 _CONFIG = """\
 version: 1
+name: Acme
+contact: security@acme.localhost
 host: {gateway}
 listen: {{address: 127.0.0.1, port: {port}, workers: {workers}, drain_s: 5}}
 admin: {{port: {admin_port}}}

@@ -26,6 +26,7 @@ from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (impor
 
 from gateway.config import Config, ConfigError, Limits, load
 from gateway.core.routes import Route
+from gateway.drawing import Company, introduce
 from gateway.edge import backchannel, bound, endpoints, people, signals, stepup
 from gateway.edge.live import Watch
 from gateway.edge.mitm import ClientConnection
@@ -34,6 +35,7 @@ from gateway.edge.stream import Exchange
 from gateway.edge.tls import ServerContexts
 from gateway.edge.upstreams import Upstream
 from gateway.forwarding import Forward
+from gateway.identity.login import HOME
 from gateway.oversight import log
 from gateway.oversight.metrics import Metrics, use_directory
 from gateway.pages import Pages
@@ -73,6 +75,8 @@ async def build(config: Config, shared: Shared) -> Generation:
     upstreams = {name: Upstream(name, settings) for name, settings in gateway.upstreams.items()}
     more = own_paths(gateway)
     routes = backchannel.routes(gateway.people.logouts, gateway.people.hooks)
+    home = config.origin(config.host) + HOME if gateway.people.sign_ins is not None else ""
+    introduce(Company(config.name, config.contact, home))
     return Generation(gateway, contexts, upstreams, endpoints.build(gateway.endpoints, more=more, routes=routes))
 
 

@@ -10,13 +10,14 @@ issuer|sid), `tokens` (what the issuer handed out, apart, because only refresh a
 from __future__ import annotations
 
 import json
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from gateway.core.ports import Documents, SessionStore
+from gateway.core.ports import Documents, SessionRecord, SessionStore
 from gateway.core.reasons import Refusal
 from gateway.core.subject import Identity, Role
 from gateway.identity.oidc import Tokens
@@ -28,6 +29,7 @@ _ENDED_SID_KEPT_S = 900.0  # longer than a sign-in takes
 _KEPT_S = 3_600.0  # after its end a session is still known, so that it is not taken for a stranger's
 _LEAD_S = 60.0
 _TRIES = 20
+_BEARER = re.compile(r"b_[A-Za-z0-9_-]{32}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,24 @@ class LoginSessions:
         if sid and subject:
             ended += await self._revoke(session_id(issuer, subject, sid), why)
         return ended
+
+    async def end_named(self, issuer: str, subject: str, name: str, why: str) -> int:
+        """End the session of a person that another gateway calls `name`: the issuer's `sid`, or a bearer session's id.
+
+        One that was never used here is ended before its first use. How many were ended.
+        """
+        now, ended = self._clock(), 0
+        bearer = name if _BEARER.match(name) else session_id(issuer, subject, name)
+        for login in await self.of_subject(issuer, subject):
+            if login.sid and session_id(issuer, subject, login.sid) == bearer:
+                ended += await self.end(login.id, why)
+        record = await self._store.session(bearer)
+        if record is None:
+            unseen = SessionRecord(bearer, issuer, subject, subject, "", now, now, now + self._absolute_s)
+            await self._store.put_session(unseen)
+        elif (record.issuer, record.subject) != (issuer, subject):
+            return ended
+        return ended + await self._revoke(bearer, why)
 
     async def of_subject(self, issuer: str, subject: str) -> list[LoginSession]:
         """A person's running sessions, oldest first."""

@@ -27,6 +27,9 @@ class AccountLock(Protocol):
     async def lock(self, user_id: str) -> ApiFailure | None:
         """Lock an account; None when it is locked."""
 
+    async def unlock(self, user_id: str) -> ApiFailure | None:
+        """Unlock an account; None when it is unlocked."""
+
 
 class Reactions:
     """`locks` are the issuers whose accounts can be locked. Raises StoreDown."""
@@ -64,8 +67,23 @@ class Reactions:
             await self._logins.end_login_sessions(identity.issuer, subject=identity.subject, why=why)
             done.append("revoke_subject")
         if "lock_account" in wanted and identity.issuer in self._locks:
-            done.append(await self._lock(identity.issuer, identity.subject))
+            failure = await self._lock(identity.issuer, identity.subject)
+            done.append("lock_account" if failure is None else "lock_pending")
         return done
+
+    async def lock(self, issuer: str, subject: str, why: str) -> tuple[int, ApiFailure | None]:
+        """End all of a person's sessions, then lock the account: how many ended, and why it is not locked yet.
+
+        A lock that failed is tried again by the gateway. Raises KeyError for an issuer without `locks`.
+        """
+        ended = await self._logins.end_login_sessions(issuer, subject=subject, why=why)
+        return ended, await self._lock(issuer, subject)
+
+    async def unlock(self, issuer: str, subject: str) -> ApiFailure | None:
+        """Want no lock any more, and unlock the account; None when it is. Raises KeyError as `lock` does."""
+        await self._documents.delete(COLLECTION, _key(issuer, subject))
+        failure = await self._locks[issuer].unlock(subject)
+        return None if failure is None or failure.kind in {"precondition", "unchanged"} else failure
 
     async def run(self) -> None:
         """For ever: try again what an issuer did not take."""
@@ -84,13 +102,17 @@ class Reactions:
         if not await self._logins.end(session_id, why):
             await self._store.revoke_session(session_id, self._clock(), why)
 
-    async def _lock(self, issuer: str, subject: str) -> str:
-        key = f"{len(issuer)}|{issuer}|{subject}"
+    async def _lock(self, issuer: str, subject: str) -> ApiFailure | None:
+        key = _key(issuer, subject)
         value = json.dumps(subject).encode()
         await self._documents.put(COLLECTION, key, value, self._clock() + _KEPT_S, group=issuer)
         failure = await self._locks[issuer].lock(subject)
         # An account that is gone, or locked already, needs no lock.
         if failure is not None and failure.kind not in {"not_found", "precondition", "unchanged"}:
-            return "lock_pending"
+            return failure
         await self._documents.delete(COLLECTION, key)
-        return "lock_account"
+        return None
+
+
+def _key(issuer: str, subject: str) -> str:
+    return f"{len(issuer)}|{issuer}|{subject}"

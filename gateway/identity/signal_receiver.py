@@ -53,11 +53,14 @@ _ERRORS = {
 }
 
 
-class Elevations(Protocol):
-    """Takes back what a person proved here."""
+class Logins(Protocol):
+    """Takes back what a person proved here, and ends a session by the name that others have for it."""
 
     async def lower(self, issuer: str, subject: str) -> int:
         """End every elevation of a subject; how many."""
+
+    async def end_named(self, issuer: str, subject: str, name: str, why: str) -> int:
+        """End the session that another gateway calls `name`, used here before or not; how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class SignalReceiver:
         self,
         source: Source,
         ender: SessionEnder,
-        elevations: Elevations,
+        logins: Logins,
         devices: DeviceStore,
         documents: Documents,
         changes: Changes,
@@ -89,7 +92,7 @@ class SignalReceiver:
     ) -> None:
         self.source = source
         self._ender = ender
-        self._elevations = elevations
+        self._logins = logins
         self._devices = devices
         self._documents = documents
         self._changes = changes
@@ -120,6 +123,8 @@ class SignalReceiver:
             await self._ender.end_login_sessions(
                 about.issuer, sid=sid, subject=None if sid else about.subject or None, why=why
             )
+            if about.session and about.subject:
+                await self._logins.end_named(about.issuer, about.subject, about.session, why)
         elif event.kind == CREDENTIAL and details.get("change_type") in {"revoke", "delete", "update"}:
             await self._ender.end_login_sessions(about.issuer, subject=about.subject or None, why=why)
         elif event.kind == COMPLIANCE and about.device:
@@ -127,7 +132,7 @@ class SignalReceiver:
         elif event.kind == RISK and about.subject:
             await self._at_risk(about.issuer, about.subject, _LEVELS.get(str(details.get("current_level")), "high"))
         elif event.kind == ASSURANCE and about.subject and details.get("change_direction") != "increase":
-            await self._elevations.lower(about.issuer, about.subject)
+            await self._logins.lower(about.issuer, about.subject)
             await self._changes.announce("subject", subject_key(about.issuer, about.subject))
 
     async def _complies(self, device_id: str, is_compliant: bool, at: float) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gateway.core.ports import Change, Changes, DeviceStore, Documents, HttpClient, SessionStore, StoreDown, Unreachable
+from gateway.identity.login_sessions import SESSIONS as LOGINS
 from gateway.identity.security_events import COMPLIANCE, MEDIA_TYPE, SESSION_REVOKED, TYP, About, SecurityEvent
 from gateway.identity.strict_json import read_object
 
@@ -149,7 +150,7 @@ class SignalTransmitter:
             session = await self._sessions.session(change.key)
             if session is None or session.revoked_at is None:
                 return None
-            about = About(session.issuer, session.subject, session.id)
+            about = About(session.issuer, session.subject, await self._named(session.id))
             details = {"reason_admin": {"en": session.revoked_why[:200]}, "initiating_entity": "system"}
             return SecurityEvent(SESSION_REVOKED, about, session.revoked_at, details)
         if change.kind == "device":
@@ -159,6 +160,16 @@ class SignalTransmitter:
             status = {"previous_status": "compliant", "current_status": "not-compliant"}
             return SecurityEvent(COMPLIANCE, About(device=device.id), device.revoked_at, status)
         return None
+
+    async def _named(self, session_id: str) -> str:
+        """What others call a session: the issuer's `sid`, or the name of a bearer session, which is the same at all.
+
+        "" for one that nobody else can name: what is told of it is told of the person.
+        """
+        login = await self._documents.get(LOGINS, session_id, self._clock())
+        if login is not None:
+            return str(json.loads(login.value)["sid"])
+        return "" if session_id.startswith("l_") else session_id
 
     async def push(self, heard: Callable[[str, str], None]) -> None:
         """Push what waits for every stream, in order; one that does not take it is tried again later."""

@@ -146,7 +146,7 @@ def _sign_ins(
     )
     by_issuer = {party.config.issuer: party for party in parties}
     own = OwnSessions(login, logins, cookies, by_issuer, origin=own_origin, random=_random)
-    factors = Factors(documents, builtin("Gateway", host, [own_origin]), time.time)
+    factors = Factors(documents, builtin(config.name, host, [own_origin]), time.time)
     closed = [party.config.issuer for party in parties if not party.login.first_factor]
     step_ups = StepUps(
         factors, documents, logins, cookies, held, handover, own, host=host, clock=time.time, closed=closed

@@ -8,8 +8,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from gateway.dev import client
 from gateway.dev.client import DeviceFiles, client_context

@@ -23,6 +23,7 @@ from gateway.identity.security_events import (
     About,
     SecurityEvent,
 )
+from gateway.identity.sessions import session_id
 from gateway.identity.signal_receiver import RISKS, SignalReceiver, Source, error_of
 from gateway.identity.signal_transmitter import SignalTransmitter, Stream
 
@@ -154,6 +155,22 @@ async def test_one_session_is_named_by_its_sid(pair):
     assert (await pair.world.logins.live(login.id)).reason == "session_revoked"
 
 
+async def test_a_session_of_another_gateway_ends_here_by_the_name_that_both_have_for_it(pair):
+    login = await signed_in(pair.world)
+    name = session_id(ISSUER, "ada", login.sid)
+    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, About(ISSUER, "bob", name))))
+    assert (await pair.world.logins.live(login.id)).id == login.id, "it is not Bob's"
+    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, About(ISSUER, "ada", name)), "two"))
+    assert (await pair.world.logins.live(login.id)).reason == "session_revoked"
+
+
+async def test_a_session_that_was_never_used_here_is_ended_before_its_first_use(pair):
+    for number, name in enumerate((session_id(ISSUER, "ada", "sid-1"), "sid-2")):
+        await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, About(ISSUER, "ada", name)), f"j{number}"))
+        record = await pair.world.store.session(session_id(ISSUER, "ada", f"sid-{number + 1}"))
+        assert (record.subject, record.revoked_why) == ("ada", "other: session-revoked")
+
+
 async def test_a_new_credential_ends_nothing(pair):
     login = await signed_in(pair.world)
     assert await pair.receiver.receive(pair.signed(event(CREDENTIAL, change_type="create"))) == 1
@@ -260,6 +277,8 @@ async def test_a_session_that_ends_here_is_pushed_there_and_ends_there(pair):
     assert (url, headers["authorization"], headers["content-type"]) == (
         "https://us/push", "Bearer t0ken", "application/secevent+jwt",
     )  # fmt: skip
+    told = jwt.decode(token, options={"verify_signature": False})["sub_id"]
+    assert told["session"] == {"format": "opaque", "id": login.sid}, "what the issuer calls it, not we"
     assert await pair.receiver.receive(token) == 1
     await transmitter.push(lambda *told: pair.heard.append(told))
     assert len(pair.wire.pushed) == 1, "what was taken is not told again"

@@ -6,6 +6,7 @@ good or bad, is noted, but for a service that leaves no trace; so is every chang
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.identity.handover import STEP_UP, Redirect
 from gateway.identity.login import Login
 from gateway.identity.login_sessions import LoginSession
 from gateway.identity.own_factors import Overview, OwnFactors
+from gateway.identity.security_events import About, Tell, assurance_raised, credential_changed, tell_nobody
 from gateway.identity.stepup import FACTORS, Question, StepUps
 from gateway.replies import Reply
 
@@ -39,6 +41,7 @@ class SecondFactors:
     pages: Pages
     note: Callable[[Mapping[str, Any]], None]
     keys: Dbsc | None = None
+    tell: Tell = tell_nobody
 
     async def bound(self, reply: Reply) -> Reply:
         """The reply; where it opens a session, it asks the browser for a key as well."""
@@ -75,6 +78,7 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
             return page(visit, "step_up", outcome)
         if not outcome.zero_log:
             second.note(_event("step_up_ok", outcome.login, kind=outcome.kind, client_ip=visit.facts.client_ip))
+            await second.tell(assurance_raised(_about(outcome.login), outcome.kind, time.time()))
         return await second.bound(visit.go(outcome.redirect, "step_up_ok"))
 
     async def get_factors(visit: Visit) -> Reply:
@@ -95,6 +99,9 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
                 second.note(_event("factor_refused", outcome.login, reason=outcome.error))
             return page(visit, "factors", outcome)
         second.note(_event(f"factor_{outcome.what}", outcome.login, kind=outcome.kind))
+        if outcome.what != "proven":
+            is_added, about = outcome.what == "added", _about(outcome.login)
+            await second.tell(credential_changed(about, outcome.kind, is_added=is_added, at=time.time()))
         return await second.bound(visit.go(outcome.redirect, "factor_ok"))
 
     async def get_script(visit: Visit) -> Reply:
@@ -118,6 +125,10 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
         at("POST", FACTORS, post_factors),
         at("GET", SCRIPT, get_script),
     ]
+
+
+def _about(login: LoginSession) -> About:
+    return About(login.identity.issuer, login.identity.subject, login.sid)
 
 
 def _event(event: str, login: LoginSession, **more: str) -> Mapping[str, Any]:

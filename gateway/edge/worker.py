@@ -95,7 +95,8 @@ def own_paths(gateway: Gateway) -> list[endpoints.OwnPath]:
 
     keys = parts.keys
     who = people.People(config.host, origin, parts.login, parts.handover, parts.own, pages, note, keys)
-    what = stepup.SecondFactors(config.host, parts.login, parts.step_ups, parts.factors, pages, note, keys)
+    tell = told.transmitter.tell
+    what = stepup.SecondFactors(config.host, parts.login, parts.step_ups, parts.factors, pages, note, keys, tell)
     return [*found, *people.paths(who), *stepup.paths(what), *(bound.paths(keys) if keys is not None else ())]
 
 

@@ -15,10 +15,11 @@ from typing import Protocol
 from gateway.core.ports import Documents, SessionStore, StoreDown
 from gateway.core.subject import Identity, Session
 from gateway.identity.login_sessions import LoginSessions
+from gateway.identity.security_events import About, Tell, risk_rose, tell_nobody
 from gateway.identity.zitadel_access import ApiFailure
 
-COLLECTION = "lock_wanted"
-_RETRY_S, _KEPT_S = 5.0, 86_400.0
+COLLECTION, TOLD = "lock_wanted", "risk_told"
+_RETRY_S, _KEPT_S, _TOLD_S = 5.0, 86_400.0, 3_600.0
 
 
 class AccountLock(Protocol):
@@ -41,12 +42,14 @@ class Reactions:
         documents: Documents,
         locks: Mapping[str, AccountLock],
         clock: Callable[[], float],
+        tell: Tell = tell_nobody,
     ) -> None:
         self._logins = logins
         self._store = store
         self._documents = documents
         self._locks = locks
         self._clock = clock
+        self._tell = tell
 
     async def react(
         self, wanted: Sequence[str], identity: Identity | None, session: Session | None, why: str
@@ -69,6 +72,7 @@ class Reactions:
         if "lock_account" in wanted and identity.issuer in self._locks:
             failure = await self._lock(identity.issuer, identity.subject)
             done.append("lock_account" if failure is None else "lock_pending")
+        await self._told(identity, why)
         return done
 
     async def lock(self, issuer: str, subject: str, why: str) -> tuple[int, ApiFailure | None]:
@@ -101,6 +105,12 @@ class Reactions:
     async def _end(self, session_id: str, why: str) -> None:
         if not await self._logins.end(session_id, why):
             await self._store.revoke_session(session_id, self._clock(), why)
+
+    async def _told(self, identity: Identity, why: str) -> None:
+        """Those who follow this gateway hear of it once an hour."""
+        key, now = _key(identity.issuer, identity.subject), self._clock()
+        if await self._documents.put(TOLD, key, b"{}", now + _TOLD_S, version=0):
+            await self._tell(risk_rose(About(identity.issuer, identity.subject), why, now))
 
     async def _lock(self, issuer: str, subject: str) -> ApiFailure | None:
         key = _key(issuer, subject)

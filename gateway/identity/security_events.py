@@ -7,7 +7,7 @@ well formed but says nothing that concerns us is good, and does nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,34 @@ class SecurityEvent:
             "sub_id": self.about.document(),
             "events": {CAEP + self.kind: event},
         }
+
+
+# Tells whoever follows this gateway of an event. Raises StoreDown.
+type Tell = Callable[[SecurityEvent], Awaitable[None]]
+
+_CREDENTIALS = {"webauthn": "fido2-roaming", "totp": "app"}
+
+
+async def tell_nobody(event: SecurityEvent) -> None:
+    """Nobody follows."""
+
+
+def credential_changed(about: About, kind: str, *, is_added: bool, at: float) -> SecurityEvent:
+    """A second factor of this kind was added or removed (CAEP 1.0 section 3.3)."""
+    said = {"credential_type": _CREDENTIALS.get(kind, kind), "change_type": "create" if is_added else "delete"}
+    return SecurityEvent(CREDENTIAL, about, at, {**said, "initiating_entity": "user"})
+
+
+def assurance_raised(about: About, amr: str, at: float) -> SecurityEvent:
+    """Somebody proved a further factor (CAEP 1.0 section 3.4); the level is its `amr` value."""
+    said = {"namespace": "RFC8176", "current_level": amr, "change_direction": "increase"}
+    return SecurityEvent(ASSURANCE, about, at, {**said, "initiating_entity": "user"})
+
+
+def risk_rose(about: About, why: str, at: float) -> SecurityEvent:
+    """What somebody does has become so unusual that policy reacts (CAEP 1.0, risk level change)."""
+    said = {"principal": "USER", "current_level": "HIGH", "risk_reason": why}
+    return SecurityEvent(RISK, about, at, {**said, "initiating_entity": "policy"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from gateway.policy.rego import EmbeddedEngine
 from gateway.wiring.people import People, people_of
 from gateway.wiring.risk import Risks, risks_of
 from gateway.wiring.shared import Shared, enrolment_of
-from gateway.wiring.signals import Signals, signals_of
+from gateway.wiring.signals import Signals, signals_of, transmitter_of
 from plugins.obligations import builtin
 
 
@@ -78,8 +78,9 @@ class Gateway:
         async with contextlib.AsyncExitStack() as undo:
             engine = await policy_engine(config)
             undo.push_async_callback(engine.close)
-            people = await people_of(config, shared, undo)
-            signals = signals_of(config, shared, people.logins, undo)
+            transmitter = transmitter_of(config, shared, undo)
+            people = await people_of(config, shared, transmitter.tell, undo)
+            signals = signals_of(config, shared, people.logins, transmitter, undo)
             routes = RouteTable(routes_of(config))
             risks = risks_of(config, shared.documents, routes)
             pipeline = Pipeline(

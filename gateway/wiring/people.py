@@ -25,6 +25,7 @@ from gateway.identity.own_factors import OwnFactors
 from gateway.identity.own_sessions import OwnSessions
 from gateway.identity.reactions import Reactions
 from gateway.identity.refresh import Refresher
+from gateway.identity.security_events import Tell
 from gateway.identity.sessions import BearerSessions
 from gateway.identity.stepup import StepUps
 from gateway.identity.tokens import TokenReader
@@ -68,7 +69,7 @@ class People:
         return [*loops, self.reactions.run()]
 
 
-async def people_of(config: Config, shared: Shared, undo: contextlib.AsyncExitStack) -> People:
+async def people_of(config: Config, shared: Shared, tell: Tell, undo: contextlib.AsyncExitStack) -> People:
     """The people of a configuration. Raises ConfigError or ValueError; `undo` frees what they hold."""
     known = known_issuers(config, undo)
     tokens = TokenReader([issuer.trusted for issuer in known], time.time)
@@ -85,7 +86,7 @@ async def people_of(config: Config, shared: Shared, undo: contextlib.AsyncExitSt
     bearer = BearerSessions(shared.store, dpop=dpop)
     logouts, hooks, reconcilers = _endings(known, logins, shared)
     locks = {issuer.config.issuer: issuer.api for issuer in known if issuer.api is not None}
-    reactions = Reactions(logins, shared.store, shared.documents, locks, time.time)
+    reactions = Reactions(logins, shared.store, shared.documents, locks, time.time, tell)
     parties = _parties(config, known)
     if not parties:
         return People((tokens,), bearer, logins, logouts, hooks, reactions, dpop, _reconcilers=reconcilers)

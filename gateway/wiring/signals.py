@@ -35,13 +35,25 @@ class Signals:
         return [*polling, self.transmitter.run(_heard)]
 
 
-def signals_of(config: Config, shared: Shared, logins: LoginSessions, undo: contextlib.AsyncExitStack) -> Signals:
+def signals_of(
+    config: Config,
+    shared: Shared,
+    logins: LoginSessions,
+    transmitter: SignalTransmitter,
+    undo: contextlib.AsyncExitStack,
+) -> Signals:
     """The signals of a configuration. Raises ConfigError or ValueError; `undo` frees what they hold."""
-    store, documents = shared.store, shared.documents
-    receivers = {}
-    for name, said in config.shared_signals.receive.items():
-        source = _source(name, said, undo)
-        receivers[name] = SignalReceiver(source, logins, logins, store, documents, store, time.time)
+    store = shared.store
+    receivers = {
+        name: SignalReceiver(_source(name, said, undo), logins, logins, store, shared.documents, store, time.time)
+        for name, said in config.shared_signals.receive.items()
+    }
+    reports = PostureReports(store, store, time.time)
+    return Signals(receivers, transmitter, tuple(config.shared_signals.transmit), reports)
+
+
+def transmitter_of(config: Config, shared: Shared, undo: contextlib.AsyncExitStack) -> SignalTransmitter:
+    """What tells those who follow. Raises ConfigError or ValueError; `undo` frees what it holds."""
     streams = []
     for name, told in config.shared_signals.transmit.items():
         http = None
@@ -59,18 +71,16 @@ def signals_of(config: Config, shared: Shared, logins: LoginSessions, undo: cont
                 http,
             )
         )
-    transmitter = SignalTransmitter(
+    return SignalTransmitter(
         streams,
         config.origin(config.host),
         shared.asserter.sign_claims,
-        store,
-        store,
-        documents,
-        store,
+        shared.store,
+        shared.store,
+        shared.documents,
+        shared.store,
         time.time,
     )
-    reports = PostureReports(store, store, time.time)
-    return Signals(receivers, transmitter, [stream.name for stream in streams], reports)
 
 
 def _source(name: str, said: SignalSource, undo: contextlib.AsyncExitStack) -> Source:

@@ -46,11 +46,16 @@ def pages(name, facts, model, *, status=200, code="local"):
 
 class Site:
     def __init__(self, world, attempts=None):
-        self.world, self.notes = world, []
+        self.world, self.notes, self.told = world, [], []
         people = People(HOST, origin(HOST), world.login, world.handover, world.own, pages, self.notes.append)
-        second = SecondFactors(HOST, world.login, world.step_ups, world.own_factors, pages, self.notes.append)
+        second = SecondFactors(
+            HOST, world.login, world.step_ups, world.own_factors, pages, self.notes.append, tell=self.tell
+        )
         own = OwnEndpoints(jwks=dict, crl=lambda: None, ca=lambda: None, protected_resource=lambda *_: None)
         self.app = build(own, more=[*people_paths(people), *paths(second, attempts)])
+
+    async def tell(self, event):
+        self.told.append((event.kind, event.about.subject, dict(event.details)))
 
     async def ask(self, browser, url, body=b"", **request):
         facts = browser.facts(url, **request)
@@ -152,6 +157,8 @@ async def test_a_proof_leads_back_with_new_cookies(site, person):
     assert SESSION in person.browser.jars[WIKI]
     assert site.notes[-1]["event"] == "step_up_ok"
     assert (site.notes[-1]["kind"], site.notes[-1]["subject"]) == ("webauthn", "ada")
+    kind, subject, said = site.told[-1]
+    assert (kind, subject, said["current_level"]) == ("assurance-level-change", "ada", "webauthn")
 
 
 async def test_a_wrong_answer_is_the_page_again_with_its_status(site, person):
@@ -239,6 +246,8 @@ async def test_a_factor_is_removed_after_a_confirmation(site, person):
         "factor_proven",
         "factor_removed",
     ]
+    changes = [(kind, said["credential_type"], said["change_type"]) for kind, _, said in site.told]
+    assert changes == [("credential-change", "app", "create"), ("credential-change", "app", "delete")]
 
 
 async def test_a_form_of_another_site_changes_nothing(site, person):

@@ -8,6 +8,7 @@ from login_world import ISSUER, LAPTOP, WIKI, Browser, World
 from gateway.core.ports import SessionRecord
 from gateway.core.subject import Session
 from gateway.identity.reactions import COLLECTION, Reactions
+from gateway.identity.security_events import About
 from gateway.identity.zitadel_access import ApiFailure
 
 
@@ -62,6 +63,22 @@ async def test_all_of_a_person_end(world, reactions, locks):
     assert await reactions.react(["revoke_subject"], first.identity, session(first), "policy") == ["revoke_subject"]
     assert await world.logins.of_subject(ISSUER, "ada") == []
     assert locks.asked == []
+
+
+async def test_whoever_follows_is_told_of_the_risk_once_an_hour(world, locks):
+    told = []
+
+    async def tell(event):
+        told.append((event.kind, event.about, event.details["current_level"], event.details["risk_reason"]))
+
+    reactions = Reactions(world.logins, world.store, world.documents, {ISSUER: locks}, world.clock, tell)
+    first, second = await signed_in(world)
+    await reactions.react(["reverify"], first.identity, session(first), "by policy: account_doubtful")
+    await reactions.react(["revoke_session"], second.identity, session(second), "by policy: session_stolen")
+    assert told == [("risk-level-change", About(ISSUER, "ada"), "HIGH", "by policy: account_doubtful")]
+    world.clock.now += 3_601
+    await reactions.react(["reverify"], first.identity, session(first), "by policy: account_doubtful")
+    assert len(told) == 2
 
 
 async def test_a_lock_ends_everything_here_first_and_asks_the_issuer(world, reactions, locks):

@@ -44,7 +44,19 @@ FIGURES = (
     Figure("logout_push_p99_ms", "logout at the provider, pushed, p99", "{:.0f} ms", "< 1,000 ms", lambda x: x < 1000),
     Figure("logout_reconcile_p99_ms", "the same, every push lost, p99", "{:.0f} ms", "< 5,000 ms", lambda x: x < 5000),
     Figure("refreshes_for_200_parallel", "refreshes for 200 requests at once", "{:.0f}", "1", lambda x: x == 1),
+    Figure("revoke_p99_ms_sqlite", "revoke to last byte, 2 workers", "{:.0f} ms", "< 250 ms", lambda x: x < 250),
+    Figure("revoke_p99_ms_redis", "the same, 2 gateways on Redis", "{:.0f} ms", "< 250 ms", lambda x: x < 250),
     Figure("session_lookup_p50_us", "one of 100,000 sessions, p50", "{:.0f} us", "< 100 us", lambda x: x < 100),
+    Figure("tpr_fpr1_naive", "caught at 1 % false positives: from abroad", "{:.3f}", "≥ .995", lambda x: x >= 0.995),
+    Figure("tpr_fpr1_vpn", "the same: VPN in the country", "{:.3f}", "≥ .98", lambda x: x >= 0.98),
+    Figure("tpr_fpr1_same_isp", "the same: same ISP and city", "{:.3f}", "≥ .80", lambda x: x >= 0.8),
+    Figure("tpr_fpr1_exact", "the same: exact browser, same ISP", "{:.3f}"),
+    Figure("tpr_fpr01_naive", "caught at 0.1 %: from abroad", "{:.3f}", "≥ .95", lambda x: x >= 0.95),
+    Figure("tpr_fpr01_vpn", "the same: VPN in the country", "{:.3f}", "≥ .75", lambda x: x >= 0.75),
+    Figure("tpr_fpr01_same_isp", "the same: same ISP and city", "{:.3f}", "≥ .30", lambda x: x >= 0.3),
+    Figure("reauth_known_pct", "honest sign-ins asked, ten or more before", "{:.2f} %", "≤ 0.5 %", lambda x: x <= 0.5),
+    Figure("reauth_new_pct", "honest sign-ins asked, fewer before", "{:.2f} %", "≤ 10 %", lambda x: x <= 10),
+    Figure("scoring_p99_us", "one scoring of a sign-in, p99", "{:.0f} us", "< 200 us", lambda x: x < 200),
 )
 
 

@@ -17,7 +17,9 @@ from rich.markup import escape
 from gateway import __version__
 from gateway.admin import output
 from gateway.admin.commands import device_app, pki_app, session_app
+from gateway.admin.risk_commands import risk_app
 from gateway.admin.shell import DEFAULT_CONFIG, ActionFailed, Commands, ConfigOption, JsonOption, group
+from gateway.admin.user_commands import user_app
 from gateway.admin.zitadel_commands import zitadel_app
 
 app = typer.Typer(
@@ -31,6 +33,8 @@ config_app = group("The configuration's schema and its page in the documentation
 app.add_typer(pki_app, name="pki")
 app.add_typer(device_app, name="device")
 app.add_typer(session_app, name="session")
+app.add_typer(user_app, name="user")
+app.add_typer(risk_app, name="risk")
 app.add_typer(zitadel_app, name="zitadel")
 app.add_typer(config_app, name="config")
 

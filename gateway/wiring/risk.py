@@ -20,6 +20,7 @@ from gateway.core.routes import RouteTable
 from gateway.core.subject import Device, Identity, Session
 from gateway.identity.signal_receiver import RISKS
 from gateway.oversight import log
+from gateway.policy.logins import Logins
 from gateway.policy.risk import Assessor
 from gateway.policy.risk_memory import RiskMemory
 from gateway.policy.risk_terms import Thresholds
@@ -92,6 +93,7 @@ def assessor_of(config: Config, documents: Documents, quiet: frozenset[str] = fr
     return Assessor(
         RiskMemory(documents, time.time, remember_days=said.remember_days),
         builtin(said.signals),
+        logins=Logins(),
         thresholds=Thresholds(said.low, said.medium, said.high),
         reuse_s=said.reuse_s,
         is_quiet=quiet.__contains__,

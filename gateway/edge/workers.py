@@ -28,7 +28,7 @@ from gateway.wiring import Keeper, watched_paths
 _HUNG_S = 15.0
 _START_S = 60.0
 _RESTART_PAUSE_S = 0.05
-_CRL_EVERY_S = 60.0
+_KEEP_EVERY_S = 10.0
 
 
 class Worker:
@@ -270,7 +270,7 @@ async def _keep_crl(keeper: Keeper) -> None:
     while True:
         with contextlib.suppress(OSError):
             await keeper.refresh_crl()
-        await asyncio.sleep(_CRL_EVERY_S)
+        await asyncio.sleep(_KEEP_EVERY_S)
 
 
 class AdminServer:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.cookies import SSO, no_cookie, read_cookie
+from gateway.core.ports import DeviceStore
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
@@ -29,11 +30,15 @@ _LABEL = b"gateway/v1/csrf"
 
 @dataclass(frozen=True, slots=True)
 class Mine:
-    """A person's running sessions, newest first; `csrf` is the token for this browser's own pages."""
+    """A person's running sessions, newest first; `csrf` is the token for this browser's own pages.
+
+    `devices` are the names of the devices that they are tied to, by id.
+    """
 
     current: LoginSession
     sessions: tuple[LoginSession, ...]
     csrf: str = field(repr=False)
+    devices: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """What the page and the JSON answer show; the token for the page's forms is in it."""
@@ -45,6 +50,7 @@ class Mine:
                 "last_seen_at": login.last_seen_at,
                 "ends_at": login.ends_at,
                 "device_id": login.device_id,
+                "device": self.devices.get(login.device_id, ""),
                 "browser": login.agent,
             }
             for login in self.sessions
@@ -62,6 +68,7 @@ class OwnSessions:
         logins: LoginSessions,
         cookies: BrowserSessions,
         parties: Mapping[str, RelyingParty],
+        devices: DeviceStore,
         *,
         origin: str,
         random: Callable[[], str],
@@ -70,6 +77,7 @@ class OwnSessions:
         self._logins = logins
         self._cookies = cookies
         self._parties = parties
+        self._devices = devices
         self._origin = origin
         self._random = random
 
@@ -79,7 +87,9 @@ class OwnSessions:
         if not isinstance(current, LoginSession):
             return current or Refusal("login_required")
         found = await self._logins.of_subject(current.identity.issuer, current.identity.subject)
-        return Mine(current, tuple(reversed(found)), self._token(facts))
+        records = [await self._devices.device(one) for one in {login.device_id for login in found if login.device_id}]
+        names = {record.id: record.name for record in records if record is not None}
+        return Mine(current, tuple(reversed(found)), self._token(facts), names)
 
     async def end(self, facts: RequestFacts, device: Device | None, form: Mapping[str, str]) -> int | Refusal:
         """`action=end` with a session's `id`, or `action=end_others`: how many ended.

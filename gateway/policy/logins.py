@@ -56,22 +56,22 @@ class Trait:
 
 
 COUNTED: Mapping[str, Trait] = {
-    "ip": Trait(0.55, 0.07, 1.95, "the address range", 24),
-    "asn": Trait(0.46, 0.0, 2.7, "the network", 16, 160, least=0.08),
-    "country": Trait(0.1, 0.65, 0.65, "the country", 10, 64),
-    "program": Trait(0.65, 0.88, 2.6, "the browser on this system", 10, 64),
-    "browser": Trait(0.2, 0.26, 1.95, "the browser", 8, 32),
-    "os": Trait(0.05, 0.75, 0.52, "the operating system", 8, 24),
-    "type": Trait(0.07, 0.07, 0.65, "the kind of device", 5, 8),
-    "tls": Trait(0.1, 0.13, 0.8, "the TLS cipher suites", 8, 48),
-    "hints": Trait(0.07, 0.33, 0.8, "the client hints", 8, 48),
-    "enrolled": Trait(0.52, 0.2, 1.6, "an enrolled device", 2, 2),
+    "ip": Trait(0.77, 0.1, 2.73, "the address range", 24),
+    "asn": Trait(0.64, 0.0, 3.78, "the network", 16, 160, least=0.08),
+    "country": Trait(0.14, 0.91, 0.91, "the country", 10, 64),
+    "program": Trait(0.91, 1.23, 3.64, "the browser on this system", 10, 64),
+    "browser": Trait(0.28, 0.36, 2.73, "the browser", 8, 32),
+    "os": Trait(0.07, 1.05, 0.73, "the operating system", 8, 24),
+    "type": Trait(0.1, 0.1, 0.91, "the kind of device", 5, 8),
+    "tls": Trait(0.14, 0.18, 1.12, "the TLS cipher suites", 8, 48),
+    "hints": Trait(0.1, 0.46, 1.12, "the client hints", 8, 48),
+    "enrolled": Trait(0.73, 0.28, 2.24, "an enrolled device", 2, 2),
 }
 MEASURED: Mapping[str, Trait] = {
-    "hour": Trait(0.59, 1.0, 0.85, "the hour"),
-    "older": Trait(0.9, 0.0, 1.6, "an older browser"),
-    "distance": Trait(0.1, 0.0, 0.65, "far from every known place"),
-    "travel": Trait(1.0, 0.0, 1.95, "faster than anybody travels"),
+    "hour": Trait(0.83, 1.4, 1.19, "the hour"),
+    "older": Trait(1.26, 0.0, 2.24, "an older browser"),
+    "distance": Trait(0.14, 0.0, 0.91, "far from every known place"),
+    "travel": Trait(1.4, 0.0, 2.73, "faster than anybody travels"),
 }
 
 

@@ -20,7 +20,16 @@ from gateway.core.request import RequestFacts
 from gateway.core.signals import Observation, Scope, Signal
 from gateway.core.subject import Device, Identity, Session
 from gateway.policy.risk_memory import Kind, Remembered, RiskMemory
-from gateway.policy.risk_terms import LoginPattern, Thresholds, bounded, digest, keys_of, no_relief, observe
+from gateway.policy.risk_terms import (
+    LoginPattern,
+    Thresholds,
+    bounded,
+    counted_once,
+    digest,
+    keys_of,
+    no_relief,
+    observe,
+)
 
 # `amr` values of a sign-in that proved a second factor (RFC 8176, and what identity providers say beside it).
 STRONG = frozenset({"face", "fido", "fpt", "hwk", "iris", "mfa", "otp", "sc", "swk", "user", "webauthn"})
@@ -212,7 +221,7 @@ class Assessor:
                 terms += bounded(signal, sighting.terms)
                 sightings.append((signal, sighting))
         sign_in = self._sign_in(seen, known)
-        terms += [*sign_in, *outside]
+        terms = [*counted_once(terms, sign_in), *sign_in, *outside]
         elevated, signed_in = session.elevated_at or 0.0, (identity.auth_time or 0.0) if strong else 0.0
         proven = elevated > gate.elevated or (not first and signed_in > gate.signed_in)
         where = digest(f"{seen.place}|{seen.ja4_b}|{seen.agent}")[:16]

@@ -18,6 +18,7 @@ from gateway.core.subject import Device, Identity, Session
 
 _BRANDS = re.compile(r'"([^"]{1,60})";v=')
 _LOGIN_BOUND = 8.0
+_NOVELTIES = frozenset({"new_network", "new_device"})
 _SCOPES: tuple[Scope, ...] = ("session", "subject", "network")
 
 
@@ -100,6 +101,17 @@ def no_relief(terms: Sequence[RiskTerm]) -> list[RiskTerm]:
         return []
     scaled = [RiskTerm(term.name, round(term.value * total / against, 3), term.why) for term in terms if term.value > 0]
     return [term for term in scaled if term.value > 0]
+
+
+def counted_once(terms: Sequence[RiskTerm], sign_in: Sequence[RiskTerm]) -> list[RiskTerm]:
+    """The terms of signals; what is new at a sign-in is in its pattern already, and counts beyond that alone."""
+    said, kept = math.fsum(term.value for term in sign_in), []
+    for term in terms:
+        known = min(said, term.value) if term.name in _NOVELTIES else 0.0
+        said -= known
+        if term.value > known:
+            kept.append(RiskTerm(term.name, round(term.value - known, 3), term.why) if known else term)
+    return kept
 
 
 def bounded(signal: Signal, terms: Sequence[RiskTerm]) -> list[RiskTerm]:

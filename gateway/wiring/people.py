@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.config import Config, resolve_secret
-from gateway.core.ports import Documents, IdentityReader, SessionBinder
+from gateway.core.ports import IdentityReader, SessionBinder
 from gateway.identity.backchannel import LogoutReceiver
 from gateway.identity.browser import BinderByKind, BrowserBinder, BrowserSessions, CookieReader
 from gateway.identity.dbsc import Dbsc
@@ -114,21 +114,21 @@ async def people_of(config: Config, shared: Shared, tell: Tell, undo: contextlib
         hooks=hooks,
         reactions=reactions,
         dpop=dpop,
-        sign_ins=_sign_ins(config, shared.documents, parties, logins, cookies, keys),
+        sign_ins=_sign_ins(config, shared, parties, logins, cookies, keys),
         _reconcilers=reconcilers,
     )
 
 
 def _sign_ins(
     config: Config,
-    documents: Documents,
+    shared: Shared,
     parties: Sequence[RelyingParty],
     logins: LoginSessions,
     cookies: BrowserSessions,
     keys: Dbsc | None,
 ) -> SignIns:
     """The parts of signing in, stepping up and looking after one's own sessions and factors."""
-    host, own_origin = config.host, config.origin(config.host)
+    host, own_origin, documents = config.host, config.origin(config.host), shared.documents
     held = HeldRequests(documents, time.time, _random, config.origin)
     handover = Handover(
         documents, cookies, logins, held, host=host, origin=config.origin, clock=time.time, random=_random
@@ -146,7 +146,7 @@ def _sign_ins(
         proofs=() if keys is None else (keys,),
     )
     by_issuer = {party.config.issuer: party for party in parties}
-    own = OwnSessions(login, logins, cookies, by_issuer, origin=own_origin, random=_random)
+    own = OwnSessions(login, logins, cookies, by_issuer, shared.store, origin=own_origin, random=_random)
     factors = Factors(documents, builtin(config.name, host, [own_origin]), time.time)
     closed = [party.config.issuer for party in parties if not party.login.first_factor]
     step_ups = StepUps(

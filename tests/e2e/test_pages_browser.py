@@ -41,8 +41,6 @@ TOO_WIDE = """() => [...document.querySelectorAll("main, main *")]
   .filter((one) => one.getBoundingClientRect().right > one.parentElement.getBoundingClientRect().right + 1)
   .map((one) => one.outerHTML.slice(0, 200))"""
 OF_COMPANY = """\
-name: Acme Works
-contact: help@acme.example
 """
 SECOND_ISSUER = """\
   - issuer: https://partners.example
@@ -331,8 +329,8 @@ def test_a_denial_says_what_is_missing_and_whom_to_ask(place: Place) -> None:
     with place.visit() as page:
         place.sign_in(page, "carol", place.url(DIRECTORY, "/people"), code=True)
         expect(page.locator("h1")).to_have_text("You cannot open this")
-        expect(page.get_by_role("link", name="help@acme.example")).to_have_attribute(
-            "href", re.compile(r"^mailto:help@acme\.example\?subject=Decision%20\w+")
+        expect(page.get_by_role("link", name="security@acme.localhost")).to_have_attribute(
+            "href", re.compile(r"^mailto:security@acme\.localhost\?subject=Decision%20\w+")
         )
         place.look(page, "deny")
         page.goto(place.url(GATEWAY, "/.gateway/callback/dev?state=x&code=y"))
@@ -360,7 +358,7 @@ def test_every_kind_of_refusal_reads_well(place: Place, name: str) -> None:
         "127.0.0.1",
     )
     before = drawing.company()
-    drawing.introduce(drawing.Company("Acme Works", "help@acme.example", place.url(GATEWAY, "/.gateway/me")))
+    drawing.introduce(drawing.Company("Acme", "security@acme.localhost", place.url(GATEWAY, "/.gateway/me")))
     try:
         reply = deny(facts, REFUSALS[name], "0197f3c2d1e84b7f", at=1_795_000_000)
     finally:

@@ -87,6 +87,7 @@ def session(**changes):
         "last_seen_at": NOW - 5,
         "ends_at": NOW + 86_400 * 2,
         "device_id": "laptop",
+        "device": "Ada's laptop",
         "browser": CHROME,
         **changes,
     }

@@ -266,7 +266,9 @@ class Worker:
             clock=clock,
             random=random,
         )
-        self.own = OwnSessions(self.login, self.logins, self.cookies, by_issuer, origin=origin(HOST), random=random)
+        self.own = OwnSessions(
+            self.login, self.logins, self.cookies, by_issuer, world.store, origin=origin(HOST), random=random
+        )
         self.reader = CookieReader(self.cookies, self.logins, self.refresher, by_issuer, clock)
         self.binder = BrowserBinder(self.logins, world.store, clock)
 

@@ -169,7 +169,7 @@ def test_at_first_nothing_is_strange_and_little_is_until_there_is_a_history():
     everybody = lived(replace(ANN, subject="bob"), 5)[1]
     scores = [score(thief, *lived(ANN, days, everybody)) for days in (1, 5, 20, 60)]
     assert scores == sorted(scores)
-    assert scores[0] < 4 < scores[-1]
+    assert scores[0] < 6 < scores[-1]
 
 
 # ---- learning ----

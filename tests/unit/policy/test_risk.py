@@ -20,7 +20,7 @@ from gateway.core.signals import Observation, Scope, Sighting
 from gateway.core.subject import Device, Identity, Session
 from gateway.policy.risk import Assessor
 from gateway.policy.risk_memory import COLLECTIONS, RiskMemory
-from gateway.policy.risk_terms import Thresholds, digest
+from gateway.policy.risk_terms import Thresholds, counted_once, digest
 from plugins.signals import builtin
 
 NOW = 1_800_000_000.0
@@ -490,3 +490,12 @@ async def test_workers_that_write_at_the_same_time_lose_nothing(world):
     await asyncio.gather(first.flush(), second.flush())
     remembered = await RiskMemory(world.documents, world.clock.wall).read("network", "198.51.100.0/24")
     assert len(remembered.of("password_spraying")) == 12
+
+
+def test_what_is_new_at_a_sign_in_counts_once():
+    network, device, theft = RiskTerm("new_network", 1.0), RiskTerm("new_device", 1.5), RiskTerm("cookie_theft", 6.0)
+    assert counted_once([network, device, theft], []) == [network, device, theft]
+    assert counted_once([network, device, theft], [RiskTerm("login_asn", 5.0)]) == [theft]
+    assert [(term.name, term.value) for term in counted_once([network, device], [RiskTerm("login_asn", 1.2)])] == [
+        ("new_device", 1.3)
+    ]

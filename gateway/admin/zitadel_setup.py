@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from gateway.admin.shell import ActionFailed
 from gateway.admin.zitadel_policies import apply_policies
 from gateway.identity.keyfiles import write_file
+from gateway.identity.own_sessions import SIGNED_OUT
 from gateway.identity.zitadel import Zitadel, key_bytes, objects, rfc3339, text
 from gateway.identity.zitadel_access import ApiFailure
 from gateway.identity.zitadel_events import EVENT_TYPES
@@ -50,7 +51,7 @@ class Wanted:
     roles: Sequence[str] = ("staff", "admin")
     project: str = "Gateway"
     organization: str = ""
-    post_logout: str = "/.gateway/signed-out"
+    post_logout: str = SIGNED_OUT
     token_days: int = 90
     key_days: int = 365
 

@@ -176,12 +176,12 @@ class DevProvider(TokenOffice):
         form = await read_form(request)
         if form.get("grant_type") in {"authorization_code", "refresh_token"}:
             return await self.instance.grants.token(request, form)
+        if form.get("grant_type") != "client_credentials":
+            return JSONResponse({"error": "unsupported_grant_type"}, 400)
         pair = basic(request)
         known = (self.machine_client, self.machine_secret)
         if pair is None or not secrets.compare_digest("\n".join(pair).encode(), "\n".join(known).encode()):
             return JSONResponse(BAD_CLIENT, 401)
-        if form.get("grant_type") != "client_credentials":
-            return JSONResponse({"error": "unsupported_grant_type"}, 400)
         token = self.access_token(self.machine_client, client_id=self.machine_client)
         headers = {"cache-control": "no-store"}
         return JSONResponse({"access_token": token, "token_type": "Bearer", "expires_in": LIFE_S}, headers=headers)
@@ -245,6 +245,8 @@ class DevProvider(TokenOffice):
 def serving(port: int = 0, clock: Callable[[], float] = time.time) -> Iterator[DevProvider]:
     """A provider on 127.0.0.1, in a thread of its own, until the block ends. Port 0 picks a free one."""
     with socket.create_server(("127.0.0.1", port), backlog=512) as listener:
+        # asyncio does it for sockets that name their protocol; these do not, and a body would wait 40 ms for an ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         provider = DevProvider(f"http://127.0.0.1:{listener.getsockname()[1]}", clock)
         config = uvicorn.Config(
             provider.app, loop="asyncio", ws="none", lifespan="off", log_level="critical", access_log=False

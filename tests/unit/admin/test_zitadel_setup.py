@@ -11,6 +11,7 @@ from typer.testing import Result
 from zitadel_instance import Instance, instance
 
 from gateway.config import Issuer
+from gateway.identity.own_sessions import SIGNED_OUT
 from gateway.identity.zitadel_events import EVENT_TYPES
 
 TOKEN = "pat-of-the-gateway"
@@ -39,6 +40,9 @@ def test_a_new_instance_is_set_up_whole(zitadel: Instance, tmp_path: Path) -> No
     assert zitadel.roles == ["staff", "admin"]
     app = zitadel.applications[0]["oidcConfiguration"]
     assert app["redirectUris"] == ["https://gateway.example.com/.gateway/callback/zitadel"]
+    assert app["postLogoutRedirectUris"] == [f"https://gateway.example.com{SIGNED_OUT}"], (
+        "where a sign-out comes back to"
+    )
     assert app["backChannelLogoutUri"] == "https://gateway.example.com/.gateway/backchannel/zitadel"
     target = next(iter(zitadel.targets.values()))
     assert target["endpoint"] == "https://gateway.example.com/.gateway/hooks/zitadel/zitadel"

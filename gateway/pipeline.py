@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from gateway.core.cookies import SESSION, read_cookie
 from gateway.core.decision import NO_SIGNAL, Decision, RiskReport, StepUp
 from gateway.core.ports import (
     DeviceVerifier,
@@ -277,7 +278,7 @@ class Pipeline:
         if isinstance(device, Refusal):
             return device
         if device is None and route.device_required:
-            return Refusal("device_required")
+            return Refusal("device_required") if before is not None else await self._without_device(case, facts, route)
         _expect(device, Device, optional=True)
         case.device = device
         case.enter("identify")
@@ -320,6 +321,24 @@ class Pipeline:
                 case.reacted = await self.reactor.react(decision.reactions, identity, case.session, why)
             return Refusal(decision.reasons[0])
         return self.obligations.plan(decision.obligations, self.phases) if decision.obligations else NO_PLAN
+
+    async def _without_device(self, case: _Case, facts: RequestFacts, route: Route) -> Refusal:
+        """`device_required`; `binding_mismatch` for the cookie of a session that a device holds, which ends with that.
+
+        Only a cookie that could be ours is looked at: without a device nobody gets the gateway to ask an issuer.
+        """
+        found = read_cookie(facts.header_values("cookie"), SESSION)
+        if isinstance(found, str) and facts.header("authorization") is None:
+            case.enter("identify")
+            outcome: Identity | Session | Refusal | None = await self._identify(facts, route, None)
+            if isinstance(outcome, Identity):
+                case.identity = outcome
+                case.enter("bind")
+                outcome = await self.binder.bind(outcome, None, facts, route)
+            if isinstance(outcome, Refusal) and outcome.reason == "binding_mismatch":
+                self._failed(outcome, facts, route, case.identity)
+                return outcome
+        return Refusal("device_required")
 
     def _failed(self, refusal: Refusal, facts: RequestFacts, route: Route, identity: Identity | None = None) -> None:
         """Tell the assessor of a credential that was none; of users' requests it hears nothing."""

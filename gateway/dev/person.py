@@ -27,12 +27,15 @@ _LOGIN_FORM = "/ui/v2/login/login"
 
 
 class Person:
-    """A browser of one person: `open` goes wherever it is sent and answers with where that ends."""
+    """A browser of one person: `open` goes wherever it is sent and answers with where that ends.
 
-    def __init__(self, ca: Path, device: DeviceFiles | None = None) -> None:
+    `address` is the one of this machine's own that it connects from; "" leaves that to the system.
+    """
+
+    def __init__(self, ca: Path, device: DeviceFiles | None = None, address: str = "") -> None:
         self.jars: dict[str, dict[str, str]] = {}
         self.visited: list[str] = []
-        self._ca, self._device = ca, device
+        self._ca, self._device, self._from = ca, device, address or None
         self._context: ssl.SSLContext | None = None
         self._clients: dict[str, httpx.Client] = {}
 
@@ -56,19 +59,24 @@ class Person:
         raise ValueError("redirected for ever")
 
     def ask(
-        self, url: str, *, content: bytes | None = None, origin: str = "", headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        content: bytes | None = None,
+        origin: str = "",
+        headers: Mapping[str, str] | None = None,
+        method: str = "",
     ) -> httpx.Response:
-        """One request of a page, without following where it leads."""
+        """One request of a page, without following where it leads; by default a GET, and a POST with `content`."""
         parts = urlsplit(url)
         if parts.netloc not in self._clients:
             # Late: the device may be enrolled after its owner is there.
             self._context = self._context or client_context(self._ca, self._device)
-            self._clients[parts.netloc] = httpx.Client(
-                verify=self._context, trust_env=False, timeout=_TIMEOUT_S, http2=True
-            )
+            way = httpx.HTTPTransport(verify=self._context, trust_env=False, http2=True, local_address=self._from)
+            self._clients[parts.netloc] = httpx.Client(transport=way, trust_env=False, timeout=_TIMEOUT_S)
         client = self._clients[parts.netloc]
         request = client.build_request(
-            "GET" if content is None else "POST",
+            method or ("GET" if content is None else "POST"),
             _address(parts).geturl(),
             content=content,
             headers=dict(headers or _navigation(origin, form=content is not None)) | {"host": parts.netloc},

@@ -221,6 +221,7 @@ class DevProvider(TokenOffice):
             "audience": lambda user: self.access_token(user, aud=[OTHER_PROJECT]),
             "id_token": self.id_token,
             "logout_token": self.logout_token,
+            "bound": lambda user: self.access_token(user, cnf=wanted["cnf"]),
         }
         try:
             wanted = json.loads(await request.body() or b"{}")

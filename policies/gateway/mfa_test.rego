@@ -86,3 +86,11 @@ test_a_step_up_says_what_to_prove if {
 	special := authz.step_up with input as asked with authz.scope as strict with data.gateway.settings as settings
 	special == {"methods": ["user"], "max_age_s": 30}
 }
+
+test_a_time_that_lies_ahead_is_not_lately if {
+	authz.within(90, 30) with input as {"now": 100}
+	authz.within(159, 30) with input as {"now": 100}
+	not authz.within(161, 30) with input as {"now": 100}
+	not authz.within(69, 30) with input as {"now": 100}
+	not authz.within(null, 30) with input as {"now": 100}
+}

@@ -41,10 +41,7 @@ is_of(name, signal) if name == signal
 
 is_of(name, signal) if startswith(name, concat("", [signal, "_"]))
 
-signed_in_lately if {
-	is_number(input.identity.auth_time)
-	input.now - input.identity.auth_time <= data.gateway.settings.mfa.risk_max_age_s
-}
+signed_in_lately if within(input.identity.auth_time, data.gateway.settings.mfa.risk_max_age_s)
 
 reverifications contains "account_doubtful" if {
 	evidence >= data.gateway.settings.risk.reverify

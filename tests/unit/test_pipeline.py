@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from gateway.core.cookies import SESSION as SESSION_COOKIE
 from gateway.core.decision import NO_SIGNAL, Decision, Obligation
-from gateway.core.ports import Network, StoreDown
+from gateway.core.ports import Network, StoreDown, subject_key
 from gateway.core.reasons import REASONS, Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.core.routes import Route, RouteTable
@@ -206,6 +207,20 @@ async def test_no_device_is_refused_where_one_is_needed():
     assert (await judge(Ports(verify=None))).reason == "device_required"
     route = Route("staff", "a.example", device_required=False)
     assert isinstance(await judge(Ports(verify=None), routes=(route,)), Forward)
+
+
+async def test_a_session_cookie_without_its_device_is_told_apart_and_bound_to_nothing():
+    cookie = (b"cookie", f"{SESSION_COOKIE}={'a' * 43}".encode())
+    stolen = Ports(verify=None, bind=Refusal("binding_mismatch", "session-1"))
+    assert (await judge(stolen, headers=[cookie])).reason == "binding_mismatch"
+    assert stolen.failures == [("binding_mismatch", "10.0.0.9", subject_key("https://id", "u"))]
+    unbound = Ports(verify=None)
+    assert (await judge(unbound, headers=[cookie])).reason == "device_required"
+    assert "decide" not in unbound.calls
+    for headers in ([cookie, (b"authorization", b"Bearer x")], [(b"cookie", cookie[1] + b"a")], [cookie, cookie], []):
+        ports = Ports(verify=None)
+        assert (await judge(ports, headers=headers)).reason == "device_required"
+        assert "read" not in ports.calls
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from gateway.policy.risk_terms import (
 
 # `amr` values of a sign-in that proved a second factor (RFC 8176, and what identity providers say beside it).
 STRONG = frozenset({"face", "fido", "fpt", "hwk", "iris", "mfa", "otp", "sc", "swk", "user", "webauthn"})
+LEVELS = ("none", "low", "medium", "high")
 _TRIES = 5
 _MOST_CONTEXTS, _MOST_PENDING = 20_000, 5_000
 _STEPPED_S, _BACK_S, _HELD_S, _PROVEN_S, _TOUCH_S = 60.0, 120.0, 300.0, 900.0, 43_200.0
@@ -66,7 +67,8 @@ class Assessor:
     """Meets `core.ports.RiskAssessor`. Raises StoreDown, and whatever a signal raises.
 
     `is_quiet(host)`: this host belongs to a zero-log route. `outside(identity)`: the level that another system gave the
-    person, "" for none. An unchanged session (address, JA4, User-Agent, proofs) is
+    person, "" for none. `rose(session_id)` hears when the level of a session is higher than it was here before: what
+    that session has open has to be judged again. An unchanged session (address, JA4, User-Agent, proofs) is
     given its last report again for `reuse_s`.
     """
 
@@ -80,6 +82,7 @@ class Assessor:
         reuse_s: float = 5.0,
         is_quiet: Callable[[str], bool] = lambda host: False,  # noqa: ARG005
         outside: Callable[[Identity], Awaitable[str]] | None = None,
+        rose: Callable[[str], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,8 +93,10 @@ class Assessor:
         self._reuse_s = reuse_s
         self._is_quiet = is_quiet
         self._outside = outside
+        self._rose = rose
         self._clock, self._monotonic = clock, monotonic
         self._last: dict[str, tuple[object, float, RiskReport]] = {}
+        self._levels: dict[str, tuple[int, float]] = {}
         self._pending: dict[tuple[Scope, str], list[Observation]] = {}
         self._offset = clock() - monotonic()
         self._distrust_until = self._flush_at = -math.inf
@@ -129,8 +134,19 @@ class Assessor:
         report = await self._assess(seen, session, identity, quiet=quiet)
         if len(self._last) >= _MOST_CONTEXTS:
             self._last.clear()
+            self._levels.clear()
         self._last[session.id] = (context, at + self._reuse_s, report)
+        if self._rose is not None and not quiet and self._has_risen(session.id, report.level, at):
+            await self._rose(session.id)
         return report
+
+    def _has_risen(self, session_id: str, level: str, at: float) -> bool:
+        """Whether this is more than it was, and nobody was told just now."""
+        now = LEVELS.index(level)
+        before, told_at = self._levels.get(session_id, (now, -math.inf))
+        rises = now > before and at >= told_at + self._reuse_s
+        self._levels[session_id] = now, at if rises else told_at
+        return rises
 
     def heard(self) -> None:
         """Something has changed: no report is given a second time."""

@@ -82,7 +82,7 @@ class Gateway:
             people = await people_of(config, shared, transmitter.tell, undo)
             signals = signals_of(config, shared, people.logins, transmitter, undo)
             routes = RouteTable(routes_of(config))
-            risks = risks_of(config, shared.documents, routes)
+            risks = risks_of(config, shared.documents, shared.store, routes)
             pipeline = Pipeline(
                 routes=routes,
                 quarantine=Quarantine(config.state),

@@ -14,7 +14,7 @@ from typing import Any
 from gateway.adapters.geo import GeoNetworks, default_database
 from gateway.config import Config
 from gateway.core.decision import NO_SIGNAL, RiskReport
-from gateway.core.ports import Documents, Network, RiskAssessor, StoreDown, subject_key
+from gateway.core.ports import Changes, Documents, Network, RiskAssessor, StoreDown, subject_key
 from gateway.core.request import RequestFacts
 from gateway.core.routes import RouteTable
 from gateway.core.subject import Device, Identity, Session
@@ -62,13 +62,13 @@ class Risks:
         return [_flushes(self.assessor)] if isinstance(self.assessor, Assessor) else []
 
 
-def risks_of(config: Config, documents: Documents, routes: RouteTable) -> Risks:
+def risks_of(config: Config, documents: Documents, changes: Changes, routes: RouteTable) -> Risks:
     """The risk parts of a configuration. Raises ValueError for settings that no signal takes."""
     networks = networks_of(config)
     if config.risk is None:
         return Risks(networks, NoSignal())
     quiet = frozenset(route.host for route in routes.routes if route.zero_log)
-    return Risks(networks, assessor_of(config, documents, quiet))
+    return Risks(networks, assessor_of(config, documents, quiet, changes))
 
 
 def networks_of(config: Config) -> GeoNetworks:
@@ -79,7 +79,9 @@ def networks_of(config: Config) -> GeoNetworks:
     return GeoNetworks(databases, company=said.company, vpn=said.vpn, report=_reported)
 
 
-def assessor_of(config: Config, documents: Documents, quiet: frozenset[str] = frozenset()) -> Assessor:
+def assessor_of(
+    config: Config, documents: Documents, quiet: frozenset[str] = frozenset(), changes: Changes | None = None
+) -> Assessor:
     """The assessor. Raises ValueError where no risk is configured, or for settings that no signal takes."""
     said = config.risk
     if said is None:
@@ -98,6 +100,7 @@ def assessor_of(config: Config, documents: Documents, quiet: frozenset[str] = fr
         reuse_s=said.reuse_s,
         is_quiet=quiet.__contains__,
         outside=outside,
+        rose=None if changes is None else lambda session_id: changes.announce("session", session_id),
     )
 
 

@@ -499,3 +499,24 @@ def test_what_is_new_at_a_sign_in_counts_once():
     assert [(term.name, term.value) for term in counted_once([network, device], [RiskTerm("login_asn", 1.2)])] == [
         ("new_device", 1.3)
     ]
+
+
+async def test_who_keeps_what_is_open_hears_when_the_level_rises_and_only_then(world):
+    heard = []
+
+    async def rose(session_id):
+        heard.append(session_id)
+
+    assessor = world.another(rose=rose)
+    await world.ask(by=assessor)
+    await world.ask(by=assessor)
+    assert heard == []
+    assert (await world.thief(by=assessor)).level == "high"
+    assert heard == [SESSION.id]
+    assessor.heard()
+    await world.thief(by=assessor)
+    assert heard == [SESSION.id], "whoever judges again because of it must not be told once more"
+    for _ in range(3):
+        await world.ask(by=assessor, later=1)
+        await world.thief(by=assessor, later=1)
+    assert heard == [SESSION.id], "two holders in turn do not flood the store"

@@ -12,7 +12,7 @@ from gateway.dev.people import ORG
 from gateway.dev.tokens import snowflake
 from gateway.dev.zitadel.events import EventLog
 from gateway.dev.zitadel.switches import Switches
-from gateway.dev.zitadel.users import ACTIVE, User, Users
+from gateway.dev.zitadel.users import ACTIVE, STEP_S, User, Users
 from gateway.dev.zitadel.wire import (
     FORBIDDEN,
     INVALID,
@@ -134,12 +134,13 @@ class Sessions:
             self._failed(user)
             raise ApiError(INVALID, "Errors.User.Password.Invalid", "COMMAND-3M0fs")
         if "totp" in checks:
-            step = int(self._clock()) // 30
-            if step <= user.last_code or not hmac.compare_digest(
-                user.code(self._clock()).encode(), str(checks["totp"]["code"]).encode()
-            ):
+            said = str(checks["totp"]["code"]).encode()
+            now = int(self._clock()) // STEP_S
+            # Zitadel takes the code before as well (RFC 6238 section 5.2).
+            good = [step for step in (now, now - 1) if hmac.compare_digest(user.code(step * STEP_S).encode(), said)]
+            if not good or good[0] <= user.last_code:
                 raise ApiError(INVALID, "Errors.User.MFA.OTP.InvalidCode", "EVENT-8isk2")
-            user.last_code = step
+            user.last_code = good[0]
         user.failures = 0
 
     def _failed(self, user: User) -> None:

@@ -22,7 +22,7 @@ _MOVES = {
     "deactivate": ((ACTIVE, LOCKED), INACTIVE, "user.deactivated", "Errors.User.AlreadyInactive"),
     "reactivate": ((INACTIVE,), ACTIVE, "user.reactivated", "Errors.User.NotInactive"),
 }
-_STEP_S = 30
+STEP_S = 30
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class User:
 
     def code(self, at: float) -> str:
         """The TOTP code of this moment (RFC 6238, SHA-1, six digits, thirty seconds)."""
-        mac = hmac.new(self.totp_secret, struct.pack(">Q", int(at) // _STEP_S), sha1).digest()
+        mac = hmac.new(self.totp_secret, struct.pack(">Q", int(at) // STEP_S), sha1).digest()
         start = mac[-1] & 15
         return f"{(int.from_bytes(mac[start : start + 4]) & 0x7FFFFFFF) % 1_000_000:06d}"
 

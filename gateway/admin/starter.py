@@ -149,7 +149,7 @@ def shipped_policies() -> Path:
     """The folder of starter policies. Raises ActionFailed when this installation has none."""
     folder = Path(gateway.__file__).resolve().parent.parent / "policies"
     if not (folder / "gateway").is_dir():
-        raise ActionFailed(f"There are no starter policies in {folder}.", "Install the gateway from its source tree.")
+        raise ActionFailed(f"There are no starter policies in {folder}.", "Install the whole wheel.")
     return folder
 
 

@@ -7,7 +7,7 @@ import contextlib
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -92,9 +92,15 @@ def risk_explain(
 
 
 def _show_memory(signal: str, memory: Any) -> None:
-    output.say(signal)
-    for name, value in memory.items() if isinstance(memory, dict) else [("", memory)]:
-        output.say(f"  {name:<12} {_short(value)}")
+    from gateway.policy import logins  # noqa: PLC0415
+
+    if signal == "_":
+        output.say(f"remembered since {output.moment(memory.get('since'))}")
+        return
+    output.say("the pattern of sign-ins" if signal == "login" else signal)
+    rows = logins.in_words(memory) if signal == "login" else memory
+    for name, value in rows.items() if isinstance(rows, Mapping) else [("", rows)]:
+        output.say(f"  {name:<28} {_short(value)}")
 
 
 def _short(value: Any) -> str:
@@ -103,6 +109,8 @@ def _short(value: Any) -> str:
         return ", ".join(f"{name or 'unknown'} {_short(item)}" for name, item in value.items())
     if isinstance(value, list):
         return "[" + ", ".join(map(_short, value)) + "]"
+    if value is None:
+        return "unknown"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -5,10 +5,11 @@ Names are never looked up: every connection goes to 127.0.0.1, and TLS and HTTP 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from gateway.dev.world import GATEWAY, TRUST_DOMAIN
 from gateway.identity.keyfiles import key_pem, write_file
@@ -145,25 +146,31 @@ def raw(port: int, host: str, context: ssl.SSLContext, request: bytes) -> bytes:
         return b"".join(parts)
 
 
-def websocket_echo(
-    port: int, host: str, context: ssl.SSLContext, token: str, messages: Sequence[str | bytes]
-) -> list[str | bytes]:
-    """What comes back for each message of a WebSocket. Raises OSError or WebSocketException."""
+@contextlib.contextmanager
+def websocket(
+    port: int, host: str, context: ssl.SSLContext, headers: Mapping[str, str], address: str = ""
+) -> Iterator[ClientConnection]:
+    """An open WebSocket of the echo service, from `address`, if any. Raises OSError or WebSocketException."""
     with (
-        socket.create_connection((ADDRESS, port), timeout=_TIMEOUT_S) as plain,
+        socket.create_connection((ADDRESS, port), timeout=_TIMEOUT_S, source_address=(address, 0)) as plain,
         connect(
             f"wss://{host}:{port}/ws",
             sock=plain,
             ssl=context,
             server_hostname=host,
-            additional_headers={"Authorization": f"Bearer {token}"},
+            additional_headers=headers,
             open_timeout=_TIMEOUT_S,
             close_timeout=2,
             proxy=None,
-        ) as websocket,
+        ) as opened,
     ):
-        answers: list[str | bytes] = []
-        for message in messages:
-            websocket.send(message)
-            answers.append(websocket.recv(timeout=_TIMEOUT_S))
-        return answers
+        yield opened
+
+
+def echoed(opened: ClientConnection, messages: Sequence[str | bytes]) -> list[str | bytes]:
+    """What comes back for each message."""
+    answers: list[str | bytes] = []
+    for message in messages:
+        opened.send(message)
+        answers.append(opened.recv(timeout=_TIMEOUT_S))
+    return answers

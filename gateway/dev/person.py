@@ -29,12 +29,14 @@ _LOGIN_FORM = "/ui/v2/login/login"
 class Person:
     """A browser of one person: `open` goes wherever it is sent and answers with where that ends.
 
-    `address` is the one of this machine's own that it connects from; "" leaves that to the system.
+    `address` is the one of this machine's own that it connects from; "" leaves that to the system. `forwarded` is what
+    a load balancer at that address says of where the person is.
     """
 
     def __init__(self, ca: Path, device: DeviceFiles | None = None, address: str = "") -> None:
         self.jars: dict[str, dict[str, str]] = {}
         self.visited: list[str] = []
+        self.forwarded = ""
         self._ca, self._device, self._from = ca, device, address or None
         self._context: ssl.SSLContext | None = None
         self._clients: dict[str, httpx.Client] = {}
@@ -85,6 +87,8 @@ class Person:
         jar = self.jars.setdefault(parts.hostname or "", {})
         if jar:
             request.headers["cookie"] = "; ".join(f"{name}={value}" for name, value in jar.items())
+        if self.forwarded and parts.hostname != ADDRESS:
+            request.headers["x-forwarded-for"] = self.forwarded
         answer = client.send(request)
         for text in answer.headers.get_list("set-cookie"):
             for name, morsel in SimpleCookie(text).items():
@@ -116,10 +120,14 @@ class Person:
         return self.open(urljoin(self.visited[-1], html.unescape(found[1])))
 
     def send(self, page: httpx.Response, fields: Mapping[str, str], origin: str) -> httpx.Response:
-        """Send the form of this page whose hidden fields agree with `fields`. Raises ValueError when there is none."""
+        """Send the form of this page that has this `action`, if any, and whose hidden fields agree with `fields`.
+
+        Raises ValueError when there is none.
+        """
         for action, body in _FORM.findall(page.text):
             hidden = {name: html.unescape(value) for name, value in _FIELD.findall(body)}
-            if all(hidden.get(name, value) == value for name, value in fields.items()) and "csrf" in hidden:
+            agrees = all(hidden.get(name, value) == value for name, value in fields.items())
+            if agrees and "csrf" in hidden and hidden.keys() >= fields.keys() & {"action"}:
                 return self.open(urljoin(self.visited[-1], html.unescape(action)), hidden | dict(fields), origin)
         raise ValueError("no such form")
 

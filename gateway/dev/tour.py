@@ -13,6 +13,7 @@ import httpx
 from gateway.dev import attacks, client, services
 from gateway.dev.client import Browser, DeviceFiles
 from gateway.dev.steps import Seen, Step
+from gateway.dev.tour_notice import NoticeTour
 from gateway.dev.tour_people import PeopleTour
 from gateway.dev.world import ASK_AGAIN_S, DIRECTORY, ECHO, PORTAL, World
 
@@ -34,6 +35,7 @@ class Tour:
         self._device_id = self._enrolment = self._alice = ""
         self._browsers: dict[tuple[str, bool, bool], Browser] = {}
         self._people = PeopleTour(world, self._device)
+        self._notice = NoticeTour(world, self._device)
 
     def steps(self) -> Sequence[Step]:
         """Every step."""
@@ -113,6 +115,7 @@ class Tour:
             Step("Change", "The rule is taken out again", "200 within 1 s", lambda: self._edited(closing=False)),
             Step("Change", "A zero-log request leaves no trace", "found nowhere", self._zero_log),
             *self._people.steps(),
+            *self._notice.steps(),
             Step("Take away", "Bob's session ends at the provider", f"401 {cached}", self._session_ended),
             Step("Take away", "The laptop is revoked, its connection stays open", "403 device_revoked", self._revoked),
         )
@@ -120,6 +123,7 @@ class Tour:
     def close(self) -> None:
         """Close every connection."""
         self._people.close()
+        self._notice.close()
         for browser in self._browsers.values():
             browser.close()
 
@@ -263,7 +267,9 @@ class Tour:
 
     def _websocket(self) -> Seen:
         messages = ("hello", secrets.token_bytes(65_536), "goodbye")
-        answers = client.websocket_echo(self.world.port, ECHO, self._context(), self._alice, messages)
+        bearer = {"authorization": f"Bearer {self._alice}"}
+        with client.websocket(self.world.port, ECHO, self._context(), bearer) as opened:
+            answers = client.echoed(opened, messages)
         return Seen(f"{len(answers)} messages came back", answers == list(messages))
 
     def _events(self) -> Seen:

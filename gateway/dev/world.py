@@ -28,6 +28,7 @@ from gateway.identity.keyfiles import PkiFiles, found_pki, write_file
 from gateway.identity.zitadel_events import EVENT_TYPES
 
 GATEWAY, DIRECTORY, ECHO, PORTAL = "gateway.localhost", "directory.localhost", "echo.localhost", "portal.localhost"
+BALANCER = "127.0.0.9"
 ASK_AGAIN_S = 1
 TRUST_DOMAIN = "gateway.internal"
 _START_S, _STOP_S, _COMMAND_S = 45.0, 8.0, 60.0
@@ -42,6 +43,7 @@ contact: security@acme.localhost
 host: {gateway}
 listen: {{address: 127.0.0.1, port: {port}, workers: {workers}, drain_s: 5}}
 admin: {{port: {admin_port}}}
+trusted_proxies: [{balancer}/32]     # a load balancer that says where its visitors come from
 tls: [{{certificate: pki/server.pem, key: pki/server.key}}]
 devices: {{ca: pki/device-ca.pem, issuing_key: pki/device-ca.key, crl: pki/crl.pem}}
 issuers:
@@ -154,6 +156,7 @@ class World:
             port=self.port,
             workers=self.workers,
             admin_port=self.admin_port,
+            balancer=BALANCER,
             provider=self.provider_url,
             project=client["project"],
             client=client["client_id"],

@@ -156,6 +156,27 @@ class Logins:
         return after, _counted(everybody, values, fresh, newcomer=not before)
 
 
+def in_words(profile: Mapping[str, Any]) -> Mapping[str, str]:
+    """What a profile holds, for people: each trait with its values, the most frequent first."""
+    profile = _of_format(profile)
+    if not profile:
+        return {}
+    hours = {f"{hour:02} UTC": count for hour, count in enumerate(profile["h"]) if count}
+    places = {f"{north}, {east} (within {radius:.0f} km)": count for north, east, radius, count in profile["p"]}
+    told = {trait.what.removeprefix("the "): profile["t"].get(name, {}) for name, trait in COUNTED.items()}
+    told |= {"hour": hours, "place": places}
+    rows = {what: ", ".join(_often(counts)) for what, counts in told.items() if counts}
+    return {"sign-ins": f"{profile['n']:.0f} (older ones fade)"} | rows
+
+
+def _often(counts: Mapping[str, float]) -> Sequence[str]:
+    """Each value with how often it was seen."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return [
+        f"{value or 'unknown'} ({count:.0f} x)" if round(count) > 1 else value or "unknown" for value, count in ordered
+    ]
+
+
 def _add(terms: list[RiskTerm], name: str, trait: Trait, ratio: float, why: str) -> None:
     value = round(max(-trait.relief, min(trait.bound, trait.weight * ratio)), 3)
     if value:

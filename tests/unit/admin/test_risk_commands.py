@@ -222,6 +222,10 @@ def test_what_is_remembered_and_the_last_terms_of_a_live_session_are_told(risky:
     assert (session["last"]["score"], session["last"]["level"]) == (1.5, "low")
     text = gateway("risk", "explain", "https://id", "ann", "-c", risky).stdout
     assert "new_network" in text
+    rows = dict(re.findall(r"^  (\S.*?)  +(.+)$", text, re.MULTILINE))
+    assert (rows["sign-ins"], rows["network"]) == ("3 (older ones fade)", "as64500 (3 x)")
+    assert rows["place"] == "52.5, 13.4 (within 20 km) (3 x)"
+    assert re.search(r"^remembered since 20\d\d-", text, re.MULTILINE)
     assert "session l_2" in text
     assert "+1.500" in text
 

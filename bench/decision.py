@@ -143,4 +143,4 @@ def as_in_a_worker() -> None:
     """The collector as a worker sets it."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
+    gc.set_threshold(50_000, 20, 20)

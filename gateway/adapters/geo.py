@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ class GeoNetworks:
         self._sources = tuple(sources)
         readers = [source.reader for source in sources if source.reader is not None]
         flaw = self.flaw
-        self._cached = lru_cache(_CACHED)(lambda ip: self._find(readers, flaw, ip))
+        # Without a way back to this object: the readers are large, and go the moment they are not used any more.
+        self._cached = lru_cache(_CACHED)(partial(_find, readers, flaw, self._company, self._vpn))
 
     def _load(self, source: _Source) -> _Source:
         stamp = _stamp(source.path)
@@ -120,29 +121,32 @@ class GeoNetworks:
         self._report(source.path, "in use")
         return _Source(source.path, reader, stamp)
 
-    def _find(self, readers: Sequence[Any], flaw: str, ip: str) -> Network:
+
+def _find(
+    readers: Sequence[Any], flaw: str, company: Sequence[IpNetwork], vpn: Sequence[IpNetwork], ip: str
+) -> Network:
+    try:
+        address = ipaddress.ip_address(ip.partition("%")[0])
+    except ValueError:
+        return Network(flaw=flaw)
+    address = getattr(address, "ipv4_mapped", None) or address
+    found: dict[str, Any] = {}
+    for reader in readers:
         try:
-            address = ipaddress.ip_address(ip.partition("%")[0])
-        except ValueError:
-            return Network(flaw=flaw)
-        address = getattr(address, "ipv4_mapped", None) or address
-        found: dict[str, Any] = {}
-        for reader in readers:
-            try:
-                if address.version == 6 and reader.metadata().ip_version != 6:  # noqa: PLR2004
-                    continue
-                record = reader.get(address)
-                said = _read(record) if isinstance(record, dict) else {}
-            except _BROKEN:
-                flaw = "broken"
+            if address.version == 6 and reader.metadata().ip_version != 6:  # noqa: PLR2004
                 continue
-            found = said | found
-        return Network(
-            **found,
-            vpn=any(address in network for network in self._vpn),
-            company=any(address in network for network in self._company),
-            flaw=flaw,
-        )
+            record = reader.get(address)
+            said = _read(record) if isinstance(record, dict) else {}
+        except _BROKEN:
+            flaw = "broken"
+            continue
+        found = said | found
+    return Network(
+        **found,
+        vpn=any(address in network for network in vpn),
+        company=any(address in network for network in company),
+        flaw=flaw,
+    )
 
 
 def default_database() -> Path | None:

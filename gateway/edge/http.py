@@ -133,6 +133,7 @@ class HttpEdge(mitm.HttpLayer):
         super().__init__(context, mitm.HTTPMode.transparent)
         self.stream_class = stream_class
         self.streams_limit, self.head_bytes = streams, head_bytes
+        self.finished: list[layer.Layer] = []
 
     def handle_event(self, event: events.Event) -> Commands:
         """This layer never blocks (its streams do), so mitmproxy's pause machinery is not needed."""
@@ -146,6 +147,8 @@ class HttpEdge(mitm.HttpLayer):
                 if self.context.client.alpn == b"h2"
                 else ClientHttp1(fork, self.head_bytes)
             )
+            yield from self.event_to_child(self.client, event)
+            return
         if isinstance(event, Interrupt):
             stream = self.streams.get(event.stream_id)
             if stream is not None:
@@ -191,7 +194,8 @@ class HttpEdge(mitm.HttpLayer):
             elif kind is commands.SendData:
                 yield command
             elif kind is mitm.DropStream:
-                self.streams.pop(command.stream_id, None)
+                if (dropped := self.streams.pop(command.stream_id, None)) is not None:
+                    self.finished.append(dropped)
             else:
                 if command.blocking or kind is commands.RequestWakeup:
                     self.command_sources[command] = child
@@ -240,7 +244,22 @@ class HttpEdge(mitm.HttpLayer):
 
     def forget(self, connection: Connection) -> None:
         """Drop what is kept for a connection that is gone."""
-        self.connections.pop(connection, None)
+        if (child := self.connections.pop(connection, None)) is not None:
+            self.finished.append(child)
+
+    def sweep(self) -> None:
+        """Let go of what has finished; not before everything that it has said is done."""
+        for one in self.finished:
+            _let_go(one)
+        self.finished.clear()
+
+    def close(self) -> None:
+        """Let go of everything: the client is gone."""
+        self.finished += (*self.streams.values(), *self.connections.values())
+        for kept in (self.streams, self.connections, self.command_sources, self.waiting_for_establishment):
+            kept.clear()
+        self.sweep()
+        self.context.layers.clear()
 
 
 def _fork(context: Context) -> Context:
@@ -249,6 +268,17 @@ def _fork(context: Context) -> Context:
     fork.client, fork.options, fork.server = context.client, context.options, context.server
     fork.layers = context.layers.copy()
     return fork
+
+
+def _let_go(finished: layer.Layer | None) -> None:
+    """Open the rings of a layer, its context and its bound methods: the collector comes by too seldom for them."""
+    if finished is not None and (kept := vars(finished)):
+        finished.context.layers.clear()
+        child, codec = kept.get("child_layer"), kept.get("h2_conn")
+        kept.clear()
+        _let_go(child)
+        if codec is not None:
+            vars(codec).clear()
 
 
 def _leaf(child: layer.Layer | None) -> layer.Layer | None:

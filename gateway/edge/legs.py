@@ -109,14 +109,16 @@ class Legs:
         for leg in self._open.values():
             leg.abort()
 
-    def hand_back(self) -> None:
+    def close(self) -> None:
         """The client is gone: clean idle connections go back to their pool, the others are cut."""
         for server, leg in list(self._open.items()):
             if leg.usable and self._client.http.idle(server):
                 self.release(server)
             else:
+                leg.owner = leg.server = None
                 leg.abort()
         self._open.clear()
+        del self._client
 
     def open(self, command: commands.OpenConnection) -> None:
         """Take an idle connection from the pool, or dial."""
@@ -132,6 +134,7 @@ class Legs:
 
     async def _dial(self, command: commands.OpenConnection, upstream: Upstream, address: tuple[str, int]) -> None:
         error: str | None = None
+        client = self._client
         try:
             async with asyncio.timeout(upstream.settings.connect_timeout_s):
                 _, leg = await asyncio.get_running_loop().create_connection(
@@ -148,11 +151,11 @@ class Legs:
         except (OSError, TimeoutError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         if error is not None:
-            self._client.edge.upstream_failed(upstream, address, error)
+            client.edge.upstream_failed(upstream, address, error)
             command.connection.error = error
-            self._client.http.forget(command.connection)
-            self._client.pump(events.OpenConnectionCompleted(command, error))
-        elif self._client.transport.is_closing():
+            client.http.forget(command.connection)
+            client.pump(events.OpenConnectionCompleted(command, error))
+        elif client.transport.is_closing():
             leg.abort()
         else:
             self._connected(command, leg)

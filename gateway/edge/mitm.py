@@ -76,7 +76,7 @@ class ClientConnection(asyncio.Protocol):
         self.ip = ""
         self._ja4 = ""
         self._queue: collections.deque[events.Event] = collections.deque()
-        self._pumping = False
+        self._pumping = self._over = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- the client's transport ----
@@ -114,12 +114,15 @@ class ClientConnection(asyncio.Protocol):
         """The client is gone: end what it asked for, hand clean upstream connections back."""
         self.client.state = ConnectionState.CLOSED
         self.pump(events.ConnectionClosed(self.client))
-        self.legs.hand_back()
         for exchange in list(self.exchanges.values()):
             self.closed(exchange)
         for task in self._tasks:
             task.cancel()
         self.edge.left(self)
+        self._over = True
+        self.legs.close()
+        self.http.close()
+        del self.client.gateway  # type: ignore[attr-defined]
 
     def pause_writing(self) -> None:
         """The client does not keep up: stop reading from upstreams."""
@@ -140,6 +143,8 @@ class ClientConnection(asyncio.Protocol):
 
     def pump(self, event: events.Event) -> None:
         """Feed one event to the layers and do what they answer; whatever raises ends the connection."""
+        if self._over:
+            return
         self._queue.append(event)
         if self._pumping:
             return
@@ -155,6 +160,8 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self._pumping = False
         self.legs.balance()
+        if self.http.finished:
+            self.http.sweep()
 
     def _run(self, command: commands.Command) -> None:
         if isinstance(command, commands.SendData):

@@ -1,9 +1,11 @@
 """Addresses in real databases, whole and broken, while the files under them change."""
 
+import gc
 import ipaddress
 import shutil
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,16 @@ def test_a_look_costs_microseconds():
     for _ in range(10_000):
         networks.look(LONDON)
     assert (time.perf_counter() - started) / 10_000 < 20e-6
+
+
+def test_the_databases_go_with_their_networks_and_wait_for_no_collector():
+    gc.collect()
+    gc.disable()
+    try:
+        networks = GeoNetworks([CITY])
+        networks.look("2.125.160.216")
+        alive = weakref.ref(networks)
+        del networks
+        assert alive() is None
+    finally:
+        gc.enable()

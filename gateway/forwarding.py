@@ -18,7 +18,9 @@ from gateway.core.subject import Device, Identity, Session
 from gateway.obligations import NO_PLAN, ObligationFailed, Plan
 
 # Alt-Svc would send clients past the gateway.
-_DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc"}
+# An upstream speaks neither for the gateway's port nor for the key of the gateway's session.
+_DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc", "secure-session-registration", "secure-session-challenge"}
+_NO_TRAILERS = _DROPPED_FROM_ANSWERS | {"set-cookie"}
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
@@ -118,7 +120,7 @@ def answer_headers(forward: Forward, headers: Sequence[tuple[str, str]]) -> list
 
 def answer_trailers(forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The trailers of the answer as they go out, without framing, ours and what an obligation removes."""
-    kept = [item for item in headers if not is_framing(item[0]) and not is_ours(item[0])]
+    kept = [(name, value) for name, value in headers if not (name in _NO_TRAILERS or is_framing(name) or is_ours(name))]
     if forward.plan is not NO_PLAN:
         allowed = list(kept)
         try:

@@ -165,10 +165,12 @@ class Pipeline:
         try:
             return await work
         except asyncio.CancelledError:
-            if not case.late:
+            if case.late:
+                task.uncancel()
+                return self._safely(case, Refusal(_LATE.get(case.stage, "gateway_error"), "deadline"))
+            if task.cancelling():
                 raise
-            task.uncancel()
-            return self._safely(case, Refusal(_LATE.get(case.stage, "gateway_error"), "deadline"))
+            return self._safely(case, Refusal("gateway_error", f"cancelled in {case.stage}"))
         except StoreDown:
             return self._safely(case, Refusal("store_down"))
         except Exception as error:  # noqa: BLE001  (the one broad except of the house: it denies)
@@ -449,8 +451,11 @@ class Pipeline:
         """Whether this request must leave no trace: also when it was refused before its route was known."""
         if case.route is not None:
             return case.route.zero_log
-        host = case.facts.host if case.facts is not None else (case.peer.sni or "").lower()
-        return host not in self.staff_hosts
+        host = case.facts.host if case.facts is not None else (case.peer.sni or "").lower().removesuffix(".")
+        return not (
+            host in self.staff_hosts
+            or (f"*.{host.partition('.')[2]}" in self.staff_hosts and not self.routes.has_host(host))
+        )
 
     def _event(
         self, case: _Case, effect: str, reasons: tuple[str, ...], verdict: Verdict, outcome: object

@@ -116,9 +116,15 @@ def _count(found: Sequence[object], what: str) -> str:
 
 @app.command()
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run the gateway until SIGTERM; SIGHUP reloads."""
+    """Run the gateway until SIGTERM; SIGHUP reloads. First it looks at all that `check --offline` looks at."""
+    from gateway.admin.check import examine  # noqa: PLC0415
     from gateway.edge.workers import serve as run  # noqa: PLC0415
 
+    report = asyncio.run(examine(config, offline=True))
+    output.problems(report.problems)
+    if report.problems:
+        raise typer.Exit(1)
+    output.problems(report.warnings, style="yellow", word="warning")
     raise typer.Exit(run(config))
 
 

@@ -82,6 +82,8 @@ def _listeners(config: Config) -> Iterator[Finding]:
         except ValueError:
             yield Finding((section, "address"), "This is no IP address.", "Write an address such as 127.0.0.1 or ::.")
             return
+    if config.listen.port == config.admin.port != 0:
+        yield Finding(("admin", "port"), "Both listeners have this port.", "Choose another one.")
     if not config.admin.expose and not is_loopback(config.admin.address):
         message = "Others can reach the operator's listener, and it has no sign-in."
         yield Finding(

@@ -237,12 +237,18 @@ class Service(Model):
         Discriminator(_word_or_number),
     ] = Field("auto", description="Ask the issuer about JWTs, cached this long; auto is 10 s on the staff plane.")
     allow: Allow = Field(Allow(), description="What the starter policies ask for.")
-    paths: dict[Annotated[str, Field(pattern=r"^/[^\s?#%]*$")], PathRule] = Field(
+    paths: dict[Annotated[str, Field(pattern=r"^/[^\s?#%;]*$")], PathRule] = Field(
         default_factory=dict, description="What is different below a path."
     )
     keep_bearer: bool = Field(False, description="Hand the caller's own token to the service.")
     identity_headers: bool = Field(False, description="Add plain X-Gateway-* identity headers as well.")
     preserve_host: bool = Field(True, description="Send the public host name, not the upstream's.")
+    path_parameters: bool = Field(
+        False, description="The service reads `;` in a path as any other character; refused otherwise."
+    )
+    origins: tuple[Annotated[str, Field(pattern=r"^https://[a-z0-9.-]+(:[0-9]{1,5})?$")], ...] = Field(
+        (), description="Origins whose pages may open WebSockets here by cookie, beside the service's own."
+    )
     body_limit_mib: int = Field(1024, ge=0, description="The largest request body.")
 
     @property

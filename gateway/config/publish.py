@@ -56,6 +56,8 @@ def _routes(name: str, service: Service) -> list[Route]:
             keep_bearer=service.keep_bearer,
             identity_headers=service.identity_headers,
             preserve_host=service.preserve_host,
+            path_parameters=service.path_parameters,
+            origins=frozenset(service.origins),
             body_limit_bytes=(rule.body_limit_mib or 0) * _MIB,
             rule=path,
         )

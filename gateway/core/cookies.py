@@ -16,6 +16,7 @@ SESSION, SSO, BINDING = "__Host-gateway-session", "__Host-gateway-sso", "__Host-
 BOUND = "__Host-gateway-bound"  # short-lived: the browser gets the next one for a proof of its key
 _OURS = "__host-gateway-"
 _VALUE = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+_NAME = re.compile(r"[\x21-\x7e]+\Z")
 
 
 def is_value(text: str) -> bool:
@@ -51,8 +52,12 @@ def without_ours(headers: Iterable[str]) -> list[str]:
 
 
 def sets_ours(set_cookie: str) -> bool:
-    """Whether a Set-Cookie value would set one of the gateway's own cookies; an upstream may not."""
-    return _is_ours(_pair(set_cookie.partition(";")[0])[0])
+    """Whether a Set-Cookie value would set one of the gateway's own cookies; an upstream may not.
+
+    Also one without a name, or with a name that browsers may trim: what comes back from those is read as ours.
+    """
+    name = _pair(set_cookie.partition(";")[0])[0]
+    return _NAME.match(name) is None or _is_ours(name)
 
 
 def cookie(name: str, value: str, max_age_s: int | None = None) -> str:

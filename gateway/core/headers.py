@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from gateway.core.request import HOP_BY_HOP, is_ours
+from gateway.core.request import HOP_BY_HOP, is_ours, spelling
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]{1,256}\Z")
 _VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?\Z")
 _VALUE_LIMIT = 8192
 _FRAMING = HOP_BY_HOP | {"host", "content-length", "expect"}
 _CREDENTIALS = frozenset({"authorization", "cookie", "dpop"})
-
-
-def spelling(name: str) -> str:
-    """The one name for every spelling that a server may fold into it: lower case, hyphens."""
-    return name.lower().replace("_", "-")
 
 
 def is_field(name: str, value: str) -> bool:

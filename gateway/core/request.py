@@ -35,6 +35,8 @@ _PLAIN_PATH = re.compile(
 _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF]|25(?:2[eEfF]|5[cC]|25|[01][0-9A-Fa-f]|7[fF]))")
 _UNRESERVED_ESCAPE = re.compile(rb"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
 _ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
+_UNLIKE_A_NAME = re.compile(r"[^a-z0-9]")
+_GRPC = re.compile(r"application/grpc(?:[+;]|\Z)")
 _LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
 _SHORT = 128
@@ -63,13 +65,26 @@ _OURS = frozenset(
         "x-original-url",
         "x-rewrite-url",
         "x-original-uri",
-        "x-client-cert",
-        "x-ssl-client-cert",
         "proxy",
         "true-client-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "cf-connecting-ip",
+        "x-host",
+        "remote-user",
+        "x-remote-user",
+        "x-authenticated-user",
     }
 )
-_OUR_PREFIXES = ("x-gateway-", "x-forwarded-", "x-original-")
+# What other proxies tell their services under, and some services believe from anybody.
+_OUR_PREFIXES = (
+    *("x-gateway-", "x-forwarded-", "x-original-", "x-envoy-", "x-auth-request-", "x-webauth-"),
+    *("client-cert", "ssl-client-", "x-ssl-client-", "x-client-cert"),
+)
+# What frames a message or proves who sends it, looked for in spellings that only some servers fold into it.
+_CARRIES = HOP_BY_HOP | {"host", "content-length", "expect", "cookie", "authorization", "dpop"}
+# By which some servers let one method become another, after it was judged.
+_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 _SECRET = frozenset({"authorization", "cookie", "dpop", "proxy-authorization", "x-api-key", "x-csrf-token"})
 
 
@@ -140,6 +155,11 @@ class RequestFacts:
         return f"https://{self.authority or self.host}"
 
     @property
+    def has_parameters(self) -> bool:
+        """Whether a segment has a `;`: some servers cut it off, with what follows, before they look at the path."""
+        return ";" in self.path or "%3B" in self.path
+
+    @property
     def target(self) -> str:
         """The request target in origin form, as it is forwarded."""
         return f"{self.path}?{self.query}" if self.query else self.path
@@ -204,9 +224,19 @@ _field = lru_cache(maxsize=4096)(_read_field)
 
 @lru_cache(maxsize=4096)
 def is_ours(name: str) -> bool:
-    """Whether `name`, in any spelling, is a header that only the gateway may set."""
-    name = name.lower().replace("_", "-")
-    return name in _OURS or name.startswith(_OUR_PREFIXES)
+    """Whether `name`, in any spelling, is a header that only the gateway may set, or one in disguise that nobody may.
+
+    Servers that hand headers to a program as variables read `X.Real.IP`, `X_Real_IP` and `X-Real-IP` alike.
+    """
+    plain = name.lower()
+    folded = spelling(plain)
+    ours = folded in _OURS or folded in _OVERRIDES or folded.startswith(_OUR_PREFIXES)
+    return ours or (folded != plain and folded in _CARRIES)
+
+
+def spelling(name: str) -> str:
+    """The one name for every spelling that a server may fold into it: lower case, hyphens."""
+    return _UNLIKE_A_NAME.sub("-", name.lower())
 
 
 @lru_cache(maxsize=4096)
@@ -298,6 +328,14 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
+def client_network(text: str) -> str:
+    """What one client can be told from another by: an IPv4 address, or the /64 of an IPv6 address."""
+    address = _address(text.partition("%")[0])
+    if address is None or address.version == 4:  # noqa: PLR2004
+        return text if address is None else str(address)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
 def _client_ip(peer: Peer, forwarded_for: list[str], trusted: Sequence[IpNetwork]) -> str | None:
     """The nearest address that is no trusted proxy; None when a trusted proxy sent something that is no address."""
     address = _address(peer.ip.split("%", 1)[0])
@@ -336,6 +374,7 @@ def admit(
     if fields is None:
         return _bad("query")
 
+    method = raw.method.decode("ascii")
     kept: list[tuple[str, str]] = []
     cookies: list[str] = []
     hop: dict[str, list[str]] = {}
@@ -363,6 +402,8 @@ def admit(
             kept.append((name, value))
         elif name == "x-forwarded-for":
             forwarded_for.append(value)
+        elif spelling(name) in _OVERRIDES and value.upper() != method:
+            return _bad("method override")
 
     if len(hosts) > 1 or (raw.version == "1.1" and not hosts):
         return _bad("host")
@@ -389,13 +430,13 @@ def admit(
     if any(name == "expect" and value.lower() != "100-continue" for name, value in kept):
         return _bad("expect")
 
-    websocket = _upgrade(raw, hop, options, kept)
+    websocket = _upgrade(raw, hop, options, kept, framed)
     if isinstance(websocket, Refusal):
         return websocket
     kind = next((value for name, value in kept if name == "content-type"), "")
     if websocket:
         protocol = "websocket"
-    elif kind.startswith("application/grpc"):
+    elif raw.version == "2" and _GRPC.match(kind):
         protocol = "grpc"
     else:
         protocol = "h2" if raw.version == "2" else "http/1.1"
@@ -403,7 +444,7 @@ def admit(
     if client_ip is None:
         return _bad("x-forwarded-for")
     return RequestFacts(
-        method=raw.method.decode("ascii"),
+        method=method,
         host=host,
         path=canonical[0],
         segments=canonical[1],
@@ -433,13 +474,15 @@ def _framing(raw: RawRequest, hop: dict[str, list[str]], lengths: list[str]) -> 
 
 
 def _upgrade(
-    raw: RawRequest, hop: dict[str, list[str]], options: set[str], kept: list[tuple[str, str]]
+    raw: RawRequest, hop: dict[str, list[str]], options: set[str], kept: list[tuple[str, str]], size: int | None
 ) -> bool | Refusal:
     """Whether this is a WebSocket opening handshake (RFC 6455 section 4.1); any other upgrade is ignored."""
     wanted = hop.get("upgrade")
     if wanted is None or "upgrade" not in options or len(wanted) > 1 or wanted[0].lower() != "websocket":
         return False
     names = [name for name, _ in kept]
-    if raw.method != b"GET" or names.count("sec-websocket-key") != 1 or names.count("sec-websocket-version") != 1:
+    once = names.count("sec-websocket-key") == 1 and names.count("sec-websocket-version") == 1
+    # What came as a body would be taken for frames that nobody looked at.
+    if raw.method != b"GET" or size != 0 or not once:
         return _bad("websocket handshake")
     return True

@@ -18,7 +18,8 @@ class Route:
 
     `plane` "user" is zero-log: nothing about its requests is written anywhere. `introspect_cache_s` None means that a
     JWT is trusted until it expires; a number asks the issuer again at least that often. `rule` is the path key of the
-    configuration that made this route, "" for the service itself.
+    configuration that made this route, "" for the service itself. `path_parameters`: the service reads `;` in a path
+    as any other character. `origins`: other origins whose pages may open WebSockets with a person's session.
     """
 
     service: str
@@ -36,6 +37,8 @@ class Route:
     identity_headers: bool = False
     preserve_host: bool = True
     body_limit_bytes: int = 1 << 30
+    path_parameters: bool = False
+    origins: frozenset[str] = frozenset()
     rule: str = ""
 
     @property
@@ -75,8 +78,12 @@ class RouteTable:
                     raise ValueError(f"two routes for {route.host}/{'/'.join(route.prefix)}")
             node.routes.append(route)
 
+    def has_host(self, host: str) -> bool:
+        """Whether a route names this very host."""
+        return host in self._hosts
+
     def match(self, facts: RequestFacts) -> Route | Refusal:
-        """The route of a request, or Refusal `route_not_found` or `method_not_allowed`."""
+        """The route of a request; Refusal `route_not_found`, `method_not_allowed`, `malformed_request` for a `;`."""
         node = self._hosts.get(facts.host)
         if node is None:
             parent = facts.host.partition(".")[2]
@@ -92,5 +99,7 @@ class RouteTable:
                 best = node
         for route in best.routes:
             if route.methods is None or facts.method in route.methods:
+                if facts.has_parameters and not route.path_parameters:
+                    return Refusal("malformed_request", "path parameters")
                 return route
         return Refusal("method_not_allowed") if best.routes else Refusal("route_not_found")

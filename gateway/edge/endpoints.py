@@ -6,7 +6,6 @@ that the handshake proved.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import secrets
@@ -27,7 +26,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from gateway.core.ports import Enrolled, OwnEndpoints
 from gateway.core.reasons import Refusal
-from gateway.core.request import RequestFacts
+from gateway.core.request import RequestFacts, client_network
 from gateway.core.subject import Device
 from gateway.identity.handover import Resume
 from gateway.oversight.metrics import CONTENT_TYPE
@@ -86,7 +85,7 @@ class OwnRequest(Protocol):
 
 
 class Attempts:
-    """A token bucket for each client address (IPv6: each /64), and one for all of them, in this process's memory."""
+    """A token bucket for each client, in this process's memory. None for all of them: anybody could empty that."""
 
     def __init__(self, burst: int = 20, per_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._burst = burst
@@ -94,18 +93,15 @@ class Attempts:
         self._clock = clock
         self._most = 10_000
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._all = (burst * 10.0, clock())
 
     def take(self, address: str) -> bool:
         """Whether one more attempt is allowed; it is then counted."""
         now = self._clock()
-        key = _network(address)
+        key = client_network(address)
         left, at = self._left.pop(key, (float(self._burst), now))
         left = min(self._burst, left + (now - at) * self._per_s)
-        every = min(self._burst * 10.0, self._all[0] + (now - self._all[1]) * self._per_s * 10)
-        allowed = left >= 1 and every >= 1
+        allowed = left >= 1
         self._left[key] = (left - 1 if allowed else left, now)
-        self._all = (every - 1 if allowed else every, now)
         if len(self._left) > self._most:
             self._left.popitem(last=False)
         return allowed
@@ -341,11 +337,3 @@ def _der(crl: bytes | None) -> bytes | None:
     """A CRL in DER (RFC 2585), whichever form the file has."""
     found = _PEM_CRL.search(crl) if crl is not None else None
     return crl if found is None else b64decode(found[1])
-
-
-def _network(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address  # noqa: PLR2004

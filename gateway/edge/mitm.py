@@ -252,7 +252,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            self._abort_all()
+        elif (error := task.exception()) is not None:
             self.edge.crashed(error)
             self._abort_all()
 
@@ -324,9 +326,10 @@ class ClientConnection(asyncio.Protocol):
             self.active_at = time.monotonic()
             self.edge.finished(exchange)
 
-    def upstream(self, verdict: Forward) -> Upstream:
-        """The upstream of a verdict."""
-        return self.edge.gateway.upstreams[verdict.route.upstream]
+    @staticmethod
+    def upstream(exchange: Exchange, verdict: Forward) -> Upstream:
+        """The upstream of a verdict, of the generation that judged: the name may be another's by now, or nobody's."""
+        return exchange.gateway.upstreams[verdict.route.upstream]
 
     def refuse(self, exchange: Exchange, code: str) -> Reply:
         """A denial from the edge itself."""
@@ -421,7 +424,7 @@ class ClientConnection(asyncio.Protocol):
     def _check_exchange(self, exchange: Exchange, now: float) -> None:
         verdict = exchange.verdict
         if isinstance(verdict, Forward) and exchange.status != _SWITCHING:
-            wait_s = self.upstream(verdict).settings.response_timeout_s
+            wait_s = self.upstream(exchange, verdict).settings.response_timeout_s
             if exchange.has_body and self.legs.uploads_wait:
                 if now - exchange.progress_at > wait_s:
                     self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))

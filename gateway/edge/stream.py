@@ -145,7 +145,7 @@ class Stream(mitm.HttpStream):
 
     def forward(self, verdict: Forward, *, ended: bool, fresh: bool = False) -> Commands:
         """Stage 11: find a healthy address, send the head that was judged."""
-        upstream = self.edge.upstream(verdict)
+        upstream = self.edge.upstream(self.exchange, verdict)
         for address in upstream.candidates():
             connection, error = yield DialUpstream(upstream, address, fresh=fresh)
             if error is None:

@@ -25,6 +25,7 @@ import uvloop
 from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (imported before gc.freeze)
 
 from gateway.config import Config, ConfigError, Limits, load
+from gateway.core.request import client_network
 from gateway.core.routes import Route
 from gateway.drawing import Company, introduce
 from gateway.edge import backchannel, bound, endpoints, people, signals, stepup
@@ -149,11 +150,12 @@ class Edge:
         limits = self.limits
         if self.draining or len(self.connections) >= limits.connections:
             return False
-        if self._by_client[connection.ip] >= limits.connections_per_client:
+        client = client_network(connection.ip)
+        if self._by_client[client] >= limits.connections_per_client:
             self.metrics.handshake("too_many")
             return False
         self.connections.add(connection)
-        self._by_client[connection.ip] += 1
+        self._by_client[client] += 1
         self.metrics.connections(1)
         return True
 
@@ -163,9 +165,10 @@ class Edge:
             return
         self.connections.discard(connection)
         self.metrics.connections(-1)
-        self._by_client[connection.ip] -= 1
-        if self._by_client[connection.ip] <= 0:
-            del self._by_client[connection.ip]
+        client = client_network(connection.ip)
+        self._by_client[client] -= 1
+        if self._by_client[client] <= 0:
+            del self._by_client[client]
 
     def handshake(self, *, ok: bool) -> None:
         """A TLS handshake ended."""
@@ -203,7 +206,11 @@ class Edge:
             await asyncio.sleep(_SWEEP_S)
             now = time.monotonic()
             for connection in list(self.connections):
-                connection.check(now)
+                try:
+                    connection.check(now)
+                except Exception as error:  # noqa: BLE001  (one connection's flaw must not end the others)
+                    self.crashed(error)
+                    connection.transport.abort()
             for upstream in self.gateway.upstreams.values():
                 upstream.prune()
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-import watchfiles
 
-from gateway.config import Config, ConfigError, load
+from gateway.config import Config, ConfigError, Problem, load
 from gateway.edge import endpoints
+from gateway.edge.files import stamps
 from gateway.edge.sockets import listening_socket
 from gateway.oversight import log
 from gateway.oversight.metrics import Metrics, use_directory
@@ -29,6 +30,7 @@ _HUNG_S = 15.0
 _START_S = 60.0
 _RESTART_PAUSE_S = 0.05
 _KEEP_EVERY_S = 10.0
+_LOOK_S = 0.2
 
 
 class Worker:
@@ -92,7 +94,7 @@ class Supervisor:
         self.stopping = asyncio.Event()
         self._log = log.get("supervisor")
         # Bound, never listening: it keeps the port ours while no worker is up, and finds a free one for port 0.
-        self._reserved = listening_socket(config.listen.address, config.listen.port)
+        self._reserved = _reserved(config_path, "listen", config.listen.address, config.listen.port)
         self.port: int = self._reserved.getsockname()[1]
 
     async def start_worker(self, number: int) -> Worker:
@@ -172,6 +174,22 @@ class Supervisor:
             self._log.info("reloaded", policy=self.policy)
         return refused
 
+    def say_serving(self, admin_port: int) -> None:
+        """Tell the operator that it is up, and where."""
+        config = self.config
+        self._log.info(
+            "serving",
+            listen=f"{config.listen.address}:{self.port}",
+            admin=f"{config.admin.address}:{admin_port}",
+            workers=config.listen.workers,
+            services=len(config.services),
+            policy=self.policy,
+        )
+
+    def say_stopping(self) -> None:
+        """Tell the operator that requests under way get their time, and no others."""
+        self._log.info("stopping", drain_s=self.config.listen.drain_s)
+
     @property
     def policy(self) -> str:
         """The policy version in use."""
@@ -202,25 +220,27 @@ async def _serve(config_path: Path, config: Config, announce: Callable[[Supervis
     with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as folder:
         use_directory(Path(folder), fresh=True)
         metrics = Metrics(edge="mitm")
-        keeper = await Keeper.open(config)
         supervisor = Supervisor(config_path, config, metrics, Path(folder))
+        admin = AdminServer(config, supervisor, metrics)
+        keeper = await Keeper.open(config)
         loop = asyncio.get_running_loop()
         done, hup = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, done.set)
         loop.add_signal_handler(signal.SIGHUP, hup.set)
         keeps = [asyncio.ensure_future(supervisor.keep(number)) for number in range(config.listen.workers)]
-        admin = AdminServer(config, supervisor, metrics, keeper)
-        admin.start()
+        admin.start(keeper)
         tasks = [asyncio.ensure_future(_watch_files(supervisor, hup)), asyncio.ensure_future(_keep_crl(keeper))]
         try:
             failed = await _first_start(supervisor, done)
             if failed:
                 print(f"The gateway cannot serve: {failed}", file=sys.stderr)  # noqa: T201
                 return 1
+            supervisor.say_serving(admin.port)
             if announce is not None:
                 announce(supervisor, admin.port)
             await done.wait()
+            supervisor.say_stopping()
             return 0
         finally:
             await supervisor.stop()
@@ -245,25 +265,14 @@ async def _first_start(supervisor: Supervisor, done: asyncio.Event) -> str:
 
 async def _watch_files(supervisor: Supervisor, hup: asyncio.Event) -> None:
     """Reload on SIGHUP and whenever a file the configuration names has changed."""
-
-    async def on_change() -> None:
-        while True:
-            paths = watched_paths(supervisor.config_path, supervisor.config)
-            async for _ in watchfiles.awatch(
-                *paths, debounce=100, step=30, recursive=True, ignore_permission_denied=True
-            ):
-                hup.set()
-                if watched_paths(supervisor.config_path, supervisor.config) != paths:
-                    break
-
-    watcher = asyncio.ensure_future(on_change())
-    try:
-        while True:
-            await hup.wait()
+    seen = stamps(watched_paths(supervisor.config_path, supervisor.config))
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hup.wait(), _LOOK_S)
+        before, seen = seen, stamps(watched_paths(supervisor.config_path, supervisor.config))
+        if hup.is_set() or seen != before:
             hup.clear()
             await supervisor.reload()
-    finally:
-        watcher.cancel()
 
 
 async def _keep_crl(keeper: Keeper) -> None:
@@ -276,27 +285,47 @@ async def _keep_crl(keeper: Keeper) -> None:
 class AdminServer:
     """The operator's listener, in a thread of its own so that it answers whatever the supervisor does."""
 
-    def __init__(self, config: Config, supervisor: Supervisor, metrics: Metrics, keeper: Keeper) -> None:
-        self._socket = listening_socket(config.admin.address, config.admin.port)
+    def __init__(self, config: Config, supervisor: Supervisor, metrics: Metrics) -> None:
+        self._socket = _reserved(supervisor.config_path, "admin", config.admin.address, config.admin.port)
         self.port: int = self._socket.getsockname()[1]
+        self._supervisor, self._metrics = supervisor, metrics
+        self._server: uvicorn.Server | None = None
+
+    def start(self, keeper: Keeper) -> None:
+        """Begin to serve."""
+        supervisor = self._supervisor
         application = endpoints.build_admin(
-            metrics=metrics.render,
+            metrics=self._metrics.render,
             ready=lambda: supervisor.is_ready and keeper.is_healthy,
             policy=lambda: supervisor.policy,
         )
         settings = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off")
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-
-    def start(self) -> None:
-        """Begin to serve."""
         self._thread.start()
 
     def stop(self) -> None:
         """Stop serving."""
-        self._server.should_exit = True
-        self._thread.join(timeout=5)
+        if self._server is not None:
+            self._server.should_exit = True
+            self._thread.join(timeout=5)
         self._socket.close()
+
+
+def _reserved(file: Path, section: str, address: str, port: int) -> socket.socket:
+    """The port of a section of the configuration, bound and not listening. Raises ConfigError when it is taken."""
+    fix = f"Stop what listens there, or choose another {section}.port."
+    try:
+        with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
+            probe.settimeout(1)
+            # Ports are shared among workers, so another gateway would quietly get half of the requests.
+            taken = bool(port) and probe.connect_ex((address, port)) == 0
+        if not taken:
+            return listening_socket(address, port)
+        why = "something listens there"
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    raise ConfigError([Problem(file, 0, 0, f"{section}.port", f"{address}:{port} cannot be used: {why}.", fix)])
 
 
 def serve(config_path: Path, announce: Callable[[Supervisor, int], None] | None = None) -> int:

@@ -107,8 +107,9 @@ class BrowserSessions:
 class CookieReader:
     """The `IdentityReader` for the session cookie. `issuers` are those at which people sign in.
 
-    None without a cookie. Refusals: `cookie_ambiguous`; `login_required`, `session_expired`, `session_revoked` for a
-    cookie that is none (any more); `binding_mismatch` for one of another host; `issuer_unavailable`.
+    None without a cookie. Refusals: `cookie_ambiguous`; `csrf_refused` for a WebSocket that another site's page opens;
+    `login_required`, `session_expired`, `session_revoked` for a cookie that is none (any more); `binding_mismatch` for
+    one of another host; `issuer_unavailable`.
     """
 
     def __init__(
@@ -130,6 +131,8 @@ class CookieReader:
         value = read_cookie(facts.header_values("cookie"), SESSION)
         if not isinstance(value, str):
             return value
+        if facts.protocol == "websocket" and not _from_own_page(facts, route):
+            return Refusal("csrf_refused", "a WebSocket from another origin")
         browser = await self._cookies.find(value)
         if browser is None:
             return Refusal("login_required", "an unknown session cookie")
@@ -264,6 +267,14 @@ class BinderByKind:
         """What the binder of this kind of identity says."""
         binder = self._browser if isinstance(identity, SignedIn) else self._bearer
         return await binder.bind(identity, device, facts, route, before=before)
+
+
+def _from_own_page(facts: RequestFacts, route: Route) -> bool:
+    """Whether the service's own page opens this WebSocket, or one that may; what sends no Origin is no browser.
+
+    No browser asks first before a page of another origin opens one (RFC 6455 section 10.2).
+    """
+    return all(origin == facts.origin or origin in route.origins for origin in facts.header_values("origin"))
 
 
 def other_device(login: LoginSession, browser: BrowserSession | None, device: Device | None) -> bool:

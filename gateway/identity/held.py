@@ -18,7 +18,7 @@ from gateway.core.cookies import digest, is_value, without_ours
 from gateway.core.decision import StepUp
 from gateway.core.ports import Documents
 from gateway.core.reasons import Refusal
-from gateway.core.request import RawRequest, RequestFacts
+from gateway.core.request import RawRequest, RequestFacts, client_network
 from gateway.core.routes import Route
 
 COLLECTION = "held"
@@ -27,8 +27,7 @@ BODY_LIMIT_BYTES = 1 << 20
 _SAFE = frozenset({"GET", "HEAD"})
 # What belongs to the first attempt alone: its credentials, its conditions, its transfer.
 _LEFT = frozenset({"cookie", "authorization", "dpop", "expect", "range", "if-range", "if-none-match", "if-match"})
-_ENTRY_BYTES = 1_024
-_BUDGET_BYTES, _BUDGET_ALL_BYTES = 8 << 20, 256 << 20
+_BUDGET_BYTES, _BUDGET_ALL_BYTES, _FAIR_BYTES = 8 << 20, 256 << 20, 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +115,6 @@ class HeldRequests:
             if body is None or len(body) > BODY_LIMIT_BYTES:
                 return Refusal("login_required", "a body that cannot wait")
             headers, content = tuple(item for item in facts.headers if item[0] not in _LEFT), body
-        if not self._budget.take(facts.client_ip, _ENTRY_BYTES + len(content)):
-            return Refusal("too_many_attempts", "held requests")
         held = Held(
             id=self._random(),
             host=facts.host,
@@ -134,7 +131,10 @@ class HeldRequests:
             step_up_max_age_s=step_up.max_age_s if step_up is not None else 0,
             reasons=tuple(reasons),
         )
-        await self._documents.put(COLLECTION, digest(held.id), _encode(held), self._clock() + LIFE_S, version=0)
+        value = _encode(held)
+        if not self._budget.take(client_network(facts.client_ip), len(value)):
+            return Refusal("too_many_attempts", "held requests")
+        await self._documents.put(COLLECTION, digest(held.id), value, self._clock() + LIFE_S, version=0)
         return held
 
     async def look(self, held_id: str) -> Held | None:
@@ -166,7 +166,10 @@ class HeldRequests:
 
 
 class _Budget:
-    """How much a client may let wait, in this process: anybody can ask for a sign-in, and disks are finite."""
+    """How much a client may let wait, in this process: anybody can ask for a sign-in, and disks are finite.
+
+    When all of them together let too much wait, each may still sign in: nobody can use up what is everybody's.
+    """
 
     def __init__(self, each_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._each = each_bytes
@@ -181,7 +184,7 @@ class _Budget:
             self._since, self._all = now, 0
             self._used.clear()
         used = self._used.get(address, 0) + size
-        if used > self._each or self._all + size > _BUDGET_ALL_BYTES:
+        if used > self._each or (used > _FAIR_BYTES and self._all + size > _BUDGET_ALL_BYTES):
             return False
         self._used[address] = used
         self._all += size

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +195,21 @@ def _read(path: Path | None) -> bytes | None:
 
 
 def watched_paths(config_path: Path, config: Config) -> tuple[Path, ...]:
-    """The files and folders whose change is a reason to reload: configuration, policies, certificates."""
-    found = [config_path, config.policy.path, *(item.certificate for item in config.tls)]
-    found += [path for path in (config.devices.ca, *(issuer.ca for issuer in config.issuers)) if path is not None]
-    return tuple(dict.fromkeys(path for path in found if os.path.exists(path)))  # noqa: PTH110  (a broken link is no path)
+    """The files and folders whose change is a reason to reload: everything that is named but what is written here.
+
+    Country data are looked after by themselves, and so is the CRL.
+    """
+    others = {config.record.file, config.state, config.devices.crl_file, *(config.networks.databases or ())}
+    return tuple(dict.fromkeys(path for path in (config_path, *_paths(config)) if path not in others))
+
+
+def _paths(value: object) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _paths(tuple(value.values()))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _paths(item)
+    elif hasattr(type(value), "model_fields"):
+        yield from _paths(tuple(vars(value).values()))

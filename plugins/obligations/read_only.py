@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.core.headers import drop
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 
 
 class ReadOnly:
@@ -31,11 +29,10 @@ class ReadOnly:
         return params
 
     def request(self, headers: list[tuple[str, str]], params: Mapping[str, Any], facts: RequestFacts) -> Refusal | None:
-        """Refuse a change, and take away the headers by which some servers let a GET become one."""
-        del params
+        """Refuse a change; a method that a header would make of it is refused before any policy is asked."""
+        del headers, params
         if facts.method not in _SAFE or facts.protocol == "websocket":
             return Refusal("read_only")
-        drop(headers, _OVERRIDES)
         return None
 
     def response(self, headers: list[tuple[str, str]], params: Mapping[str, Any]) -> None:

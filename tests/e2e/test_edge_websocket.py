@@ -259,6 +259,9 @@ def test_an_upstream_that_switches_unasked_is_broken(world, serve, connect):
     [
         ("GET", "POST"),
         ("sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
+        # a body would reach the upstream as frames that nobody looked at
+        ("sec-websocket-version: 13\r\n", "sec-websocket-version: 13\r\ncontent-length: 5\r\n"),
+        ("sec-websocket-version: 13\r\n", "sec-websocket-version: 13\r\ntransfer-encoding: chunked\r\n"),
         ("sec-websocket-version: 13\r\n", ""),
         ("sec-websocket-version: 13\r\n", "sec-websocket-version: 13\r\nsec-websocket-version: 8\r\n"),
     ],

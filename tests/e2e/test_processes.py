@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -251,3 +253,91 @@ def test_the_gateway_says_what_is_wrong_before_it_serves(tmp_path: Path) -> None
     assert done.returncode != 0
     assert "gateway.yaml:2" in done.stderr
     assert "services" in done.stderr
+
+
+def replace(file: Path, text: str) -> None:
+    """As editors and configuration management write: a new file, renamed over the old one."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.chmod(file.stat().st_mode & 0o777)
+    beside.replace(file)
+
+
+def reloads(world: World) -> int:
+    return (world.logs / "gateway.log").read_text(encoding="utf-8").count('"event": "reloaded"')
+
+
+def test_a_file_is_seen_however_often_it_is_replaced(world: World) -> None:
+    for file in (world.config, world.config, world.pki.folder / "server.pem", world.pki.folder / "server.key"):
+        before = reloads(world)
+        replace(file, file.read_text(encoding="utf-8") + "\n")
+        until(lambda before=before: reloads(world) > before)  # type: ignore[misc]
+
+
+def test_a_service_that_is_renamed_under_an_open_request_ends_nobody(
+    world: World, browse: Callable[..., Browser]
+) -> None:
+    before = workers(world)
+    go_on = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b"one"
+        assert go_on.wait(30)
+        yield b" two"
+
+    answers: list[httpx.Response] = []
+    token, browser = world.token("alice"), browse()
+    thread = threading.Thread(
+        target=lambda: answers.append(browser.ask("/echo", token, method="POST", content=slowly()))
+    )
+    arrived, reloaded = world.requests_at_echo(), reloads(world)
+    thread.start()
+    until(lambda: world.requests_at_echo() > arrived)
+    config(world, "  echo:\n", "  mirror:\n")
+    try:
+        until(lambda: reloads(world) > reloaded)
+        # Long enough for the sweep that looks after every open request.
+        time.sleep(1.5)
+    finally:
+        go_on.set()
+        thread.join(20)
+        config(world, "  mirror:\n", "  echo:\n")
+    assert [answer.content for answer in answers] == [b"one two"]
+    assert workers(world) == before
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    folder = tmp_path / "site"
+    done = run("init", str(folder), "--host", "gateway.corp.example", "--host", "wiki.corp.example")
+    assert done.returncode == 0, done.stderr
+    return folder / "gateway.yaml"
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *words], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("section", ["listen", "admin"])
+def test_a_port_that_is_taken_is_said_and_nothing_serves(site: Path, section: str) -> None:
+    text = re.sub(r"^(listen|admin):.*\n(?:[ #].*\n)*", "", site.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        ports = {"listen": 0, "admin": 0} | {section: taken}
+        lines = "".join(f"{name}: {{address: 127.0.0.1, port: {port}}}\n" for name, port in ports.items())
+        site.write_text(lines + text, encoding="utf-8")
+        done = run("serve", "-c", str(site))
+    assert done.returncode == 1
+    assert f"{section}.port" in done.stderr
+    assert "something listens there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_check_finds_keeps_it_from_serving(site: Path) -> None:
+    key = site.parent / "pki" / "server.key"
+    key.chmod(0o644)
+    done = run("serve", "-c", str(site))
+    assert done.returncode == 1
+    assert f"chmod 600 {key}" in done.stderr

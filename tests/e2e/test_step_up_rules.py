@@ -15,7 +15,7 @@ import pytest
 from gateway.dev import client
 from gateway.dev.client import Browser, DeviceFiles
 from gateway.dev.person import Person, _navigation
-from gateway.dev.world import DIRECTORY, ECHO, GATEWAY, World
+from gateway.dev.world import BALANCER, DIRECTORY, ECHO, GATEWAY, World
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("step_up_rules")]
 
@@ -23,7 +23,7 @@ PROGRAM = {"accept": "application/json"}
 SHORT_S = 3
 CITIES = Path(__file__).parents[1] / "vectors" / "mmdb" / "GeoLite2-City-Test.mmdb"
 LONDON, SEATTLE = "81.2.69.160", "216.160.83.56"
-NETWORKS = f"networks: {{databases: [{CITIES}]}}\ntrusted_proxies: [127.0.0.1/32]\n\n"
+NETWORKS = f"networks: {{databases: [{CITIES}]}}\n\n"
 
 POLICY = f"""\
 package gateway.authz
@@ -63,6 +63,7 @@ class RuledWorld(World):
         if name == "gateway":
             (self.policies / "gateway" / "own.rego").write_text(POLICY, encoding="utf-8")
             before, services, after = self.config.read_text(encoding="utf-8").partition("services:")
+            before = before.replace(BALANCER, "127.0.0.1")
             self.config.write_text(before + NETWORKS + services + after, encoding="utf-8")
         super()._spawn(name, arguments)
 

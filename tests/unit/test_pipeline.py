@@ -538,3 +538,32 @@ async def test_a_judgement_that_hangs_is_a_refusal_too():
 
     reply, _ = await judged_again({"bind": for_ever})
     assert reply.reason == "gateway_error"
+
+
+@pytest.mark.parametrize(
+    ("sni", "recorded"),
+    [
+        ("a.example", True),
+        ("A.Example.", True),
+        ("x.wild.example", True),
+        ("user.wild.example", False),
+        ("nobody.example", False),
+        (None, False),
+    ],
+)
+async def test_a_probe_of_a_staff_host_is_recorded_however_it_is_spelled(sni, recorded):
+    ports = Ports()
+    routes = (STAFF, Route("wild", "*.wild.example"), Route("mine", "user.wild.example", plane="user"))
+    hosts = frozenset({"a.example", "*.wild.example"})
+    peer = Peer("10.0.0.9", 4711, sni=sni)
+    verdict = await judge(ports, b"/..", peer=peer, routes=routes, staff_hosts=hosts)
+    assert verdict.reason == "malformed_request"
+    assert bool(ports.events) == recorded
+
+
+async def test_a_port_that_says_it_was_cancelled_is_a_denial():
+    def gone(*_):
+        raise asyncio.CancelledError
+
+    verdict = await judge(Ports(bind=gone))
+    assert (verdict.status, verdict.reason) == (500, "gateway_error")

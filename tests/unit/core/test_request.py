@@ -3,7 +3,7 @@ import ipaddress
 import pytest
 
 from gateway.core.reasons import Refusal
-from gateway.core.request import Peer, RawRequest, RequestFacts, RequestLimits, admit, is_ours
+from gateway.core.request import Peer, RawRequest, RequestFacts, RequestLimits, admit, client_network, is_ours
 
 PEER = Peer("10.0.0.9", 4711, sni="a.example")
 HOST = (b"Host", b"a.example")
@@ -163,7 +163,8 @@ def test_a_field_that_is_none_is_refused(field):
 @pytest.mark.parametrize(
     "name",
     ["x-gateway-subject", "X-Gateway-x", "x_gateway_email", "X-FORWARDED-FOR", "x-forwarded_host", "forwarded",
-     "x-real-ip", "X_Real_IP", "x-original-url", "x-rewrite-url", "proxy"],
+     "x-real-ip", "X_Real_IP", "X.Real.IP", "x-gateway.subject", "Content_Length",
+     "x-original-url", "x-rewrite-url", "proxy"],
 )  # fmt: skip
 def test_every_spelling_of_ours_is_ours_and_gone(name):
     assert is_ours(name.lower())
@@ -244,6 +245,13 @@ SOCKET = [HOST, (b"connection", b"keep-alive, Upgrade"), (b"upgrade", b"WebSocke
 def test_the_protocol_is_known():
     assert ask(headers=SOCKET).protocol == "websocket"
     assert ask(headers=[HOST, (b"content-type", b"application/grpc+proto")], version="2").protocol == "grpc"
+    assert ask(headers=[HOST, (b"content-type", b"application/grpc")], version="2").protocol == "grpc"
+    for kind, version in (
+        (b"application/grpc-web+proto", "2"),
+        (b"application/grpcx", "2"),
+        (b"application/grpc", "1.1"),
+    ):
+        assert ask(headers=[HOST, (b"content-type", kind)], version=version).protocol != "grpc"
     assert ask(version="2").protocol == "h2"
     assert ask().protocol == "http/1.1"
     assert ask(headers=[HOST, (b"upgrade", b"websocket")]).protocol == "http/1.1"
@@ -320,3 +328,17 @@ def test_a_page_is_for_a_person(method, headers, wants):
 def test_a_header_is_found_by_its_lower_case_name():
     found = ask(headers=[HOST, (b"X-A", b"1"), (b"x-a", b"2")])
     assert (found.header("x-a"), found.header_values("x-a"), found.header("x-b")) == ("1", ["1", "2"], None)
+
+
+@pytest.mark.parametrize(
+    ("ip", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_a_client_is_an_address_or_a_network_of_ipv6(ip, network):
+    assert client_network(ip) == network

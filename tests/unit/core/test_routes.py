@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from gateway.core.reasons import Refusal
@@ -93,3 +95,16 @@ def test_policy_sees_the_service():
         "sensitivity": "high",
         "rule": "/admin",
     }
+
+
+def test_a_semicolon_is_refused_where_the_service_does_not_take_it():
+    plain, takes = Route("root", "a.example"), Route("takes", "b.example", path_parameters=True)
+    for path in ("/a;b", "/a%3Bb"):
+        asked = RequestFacts("GET", "a.example", path, ("a;b",), "", (), (), "h2", 0, Peer("::1", 1), "::1")
+        assert table(plain, takes).match(asked) == Refusal("malformed_request", "path parameters")
+        assert table(plain, takes).match(replace(asked, host="b.example")) is takes
+
+
+def test_a_name_of_its_own_is_told_from_one_that_a_wildcard_takes():
+    assert table(WILD, ONE).has_host("one.wild.example")
+    assert not table(WILD, ONE).has_host("two.wild.example")

@@ -154,7 +154,7 @@ class Wire:
         exchange.over = True
         self.over.append(exchange)
 
-    def upstream(self, verdict: Forward) -> Upstream:
+    def upstream(self, _exchange: Exchange, verdict: Forward) -> Upstream:
         return self.upstream_
 
     def upstream_broke(self, exchange: Exchange) -> None:

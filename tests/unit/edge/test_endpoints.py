@@ -191,12 +191,12 @@ def test_attempts_come_back_with_time_and_an_ipv6_network_counts_as_one():
     assert [attempts.take("2001:db8::9") for _ in range(2)] == [True, False]
 
 
-def test_many_addresses_share_one_larger_bucket_and_a_bounded_memory():
+def test_one_client_takes_nothing_from_another_and_memory_is_bounded():
     attempts = Attempts(burst=2, per_s=1, clock=Clock())
     attempts._most = 50
-    taken = [attempts.take(f"10.0.{number // 256}.{number % 256}") for number in range(100)]
-    assert taken == [True] * 20 + [False] * 80
+    assert [attempts.take(f"10.0.{number // 256}.{number % 256}") for number in range(300)] == [True] * 300
     assert len(attempts._left) == 50
+    assert [attempts.take(f"2001:db8::{number:x}") for number in range(4)] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,12 @@ def test_a_line_that_is_no_field_is_malformed(line):
         read_fields([line])
 
 
+@pytest.mark.parametrize("line", [b"a:" + b" " * 500_000 + b"\0", b"a: x" + b" " * 500_000 + b"\0"])
+def test_a_field_of_spaces_is_read_in_one_go(line):
+    with pytest.raises(Malformed):
+        read_fields([line])
+
+
 def test_a_body_has_one_size():
     assert body_size([], [], 0) == 0
     assert body_size([], [], UNTIL_CLOSE) == UNTIL_CLOSE

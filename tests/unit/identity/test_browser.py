@@ -96,6 +96,31 @@ def test_our_cookies_stay_from_upstreams() -> None:
     assert sets_ours(f"{SESSION}=x; Path=/")
     assert sets_ours(" __host-gateway-anything =x")
     assert not sets_ours("theme=__Host-gateway-session")
+    # Nameless, or named by what a browser may trim: both come back as something else than was said.
+    for odd in (f"={SESSION}=x", f"\x0b{SESSION}=x", f"\xa0{SESSION}=x", "; Path=/", ""):
+        assert sets_ours(odd)
+
+
+@pytest.mark.parametrize(
+    ("origin", "outcome"),
+    [
+        (f"https://{WIKI}", None),
+        ("https://other.corp.example", None),
+        ("https://evil.example", "csrf_refused"),
+        (f"https://{WIKI}:8443", "csrf_refused"),
+        (f"http://{WIKI}", "csrf_refused"),
+        ("null", "csrf_refused"),
+    ],
+)
+async def test_another_sites_page_opens_no_websocket(
+    world: World, browser: Browser, origin: str, outcome: str | None
+) -> None:
+    route = Route("wiki", WIKI, origins=frozenset({"https://other.corp.example"}))
+    opens = {"connection": "upgrade", "upgrade": "websocket", "sec_websocket_key": "x", "sec_websocket_version": "13"}
+    facts = browser.facts(f"https://{WIKI}/ws", origin=origin, **opens)
+    assert facts.protocol == "websocket"
+    found = await world.reader.read(facts, route)
+    assert (found.reason if isinstance(found, Refusal) else None) == outcome
 
 
 # ---- limits ----

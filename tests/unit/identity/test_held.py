@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from issuer_world import Clock
 from login_world import SHOP, WIKI, WIKI_ROUTE, Browser, MemoryDocuments, origin, random, reason_of
@@ -97,10 +99,25 @@ async def test_an_id_of_the_wrong_form_finds_nothing(held: HeldRequests, name: s
 
 
 async def test_a_client_cannot_fill_the_store(clock: Clock) -> None:
-    held = HeldRequests(MemoryDocuments(clock), clock, random, origin, budget_bytes=3_000)
+    held = HeldRequests(MemoryDocuments(clock), clock, random, origin, budget_bytes=700)
     assert isinstance(await wait(held), Held)
     assert isinstance(await wait(held), Held)
     assert reason_of(await wait(held)) == "too_many_attempts"
+
+
+async def test_what_others_let_wait_stops_nobody_from_signing_in(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.identity.held._BUDGET_ALL_BYTES", 200_000)
+    held = HeldRequests(MemoryDocuments(clock), clock, random, origin)
+    big = b"x" * 60_000
+
+    async def wait_from(address: str, body: bytes) -> Held | Refusal:
+        facts = replace(Browser().facts(f"https://{WIKI}/", "POST", **OWN), client_ip=address)
+        return await held.hold(facts, WIKI_ROUTE, body, random())
+
+    outcomes = [await wait_from(f"192.0.2.{number % 4}", big) for number in range(12)]
+    assert [isinstance(outcome, Held) for outcome in outcomes][:2] == [True, True]
+    assert reason_of(outcomes[-1]) == "too_many_attempts"
+    assert isinstance(await wait_from("198.51.100.1", b"x=1"), Held)
 
 
 async def test_it_remembers_what_its_service_accepts_and_whether_it_leaves_a_trace(held: HeldRequests) -> None:

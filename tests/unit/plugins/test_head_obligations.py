@@ -20,12 +20,6 @@ def test_read_only_refuses_a_websocket(facts):
     assert ReadOnly().request([], {}, facts(protocol="websocket")) == Refusal("read_only")
 
 
-def test_read_only_takes_the_method_overrides_away(facts):
-    headers = [("x-http-method-override", "DELETE"), ("X_Http_Method", "PUT"), ("accept", "*/*")]
-    ReadOnly().request(headers, {}, facts())
-    assert headers == [("accept", "*/*")]
-
-
 @pytest.mark.parametrize(("length", "passes"), [(0, True), (10, True), (11, False), (None, False)])
 def test_max_body_needs_an_announced_length_within_the_limit(length, passes, facts):
     answer = MaxBody().request([], {"limit_bytes": 10}, facts(content_length=length))

@@ -1,4 +1,4 @@
-"""What an operator can do to a person's account: lock it at Zitadel and end everything here, or unlock it.
+"""What an operator can do to a person's account: lock it and end everything, unlock it, take its second factors away.
 
 Law: the sessions here end first, whatever Zitadel says. No printing here.
 """
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from gateway.admin.shell import ActionFailed
 from gateway.config import Config, ConfigError, Issuer
+from gateway.core.ports import FactorOwner
+from gateway.identity.factors import Factors
 from gateway.identity.login_sessions import LoginSessions
 from gateway.identity.reactions import Reactions
 from gateway.identity.zitadel import Zitadel
@@ -28,7 +30,8 @@ _TEXT_LIMIT = 256
 class AccountChange:
     """What was done. `account` is "locked", "unlocked" or, where Zitadel did not do it, "failed" or "pending".
 
-    "pending": a gateway that runs goes on trying. `trouble` says why; `unrecorded` why the record has no line.
+    After a reset of the second factors it is "reset", or "unchanged" for somebody who had none. "pending": a gateway
+    that runs goes on trying. `trouble` says why; `unrecorded` why the record has no line.
     """
 
     issuer: str
@@ -41,7 +44,7 @@ class AccountChange:
     @property
     def is_done(self) -> bool:
         """Whether everything that was asked for is done."""
-        return self.account in {"locked", "unlocked"} and not self.unrecorded
+        return self.account in {"locked", "unlocked", "reset", "unchanged"} and not self.unrecorded
 
 
 async def lock(config: Config, issuer: str, subject: str, why: str) -> AccountChange:
@@ -73,6 +76,19 @@ async def unlock(config: Config, issuer: str, subject: str, why: str) -> Account
         failure = await reactions.unlock(found.issuer, subject)
         account = "unlocked" if failure is None else "failed"
         return _recorded(config, AccountChange(found.issuer, subject, account, 0, _words(failure)), "user_unlock", why)
+
+
+async def reset_factors(config: Config, issuer: str, subject: str, why: str) -> AccountChange:
+    """Remove all second factors of a person who has lost them, and end their sessions here: they enrol anew.
+
+    Raises ActionFailed and StoreDown.
+    """
+    found = _issuer(config, issuer)
+    async with _opened(config) as state:
+        there = await Factors(state.documents, {}, time.time).forget(FactorOwner(found.issuer, subject))
+        ended = await _logins(config, state).end_login_sessions(found.issuer, subject=subject, why=why)
+        done = AccountChange(found.issuer, subject, "reset" if there else "unchanged", ended)
+        return _recorded(config, done, "user_reset_factors", why)
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,8 @@ from rich.markup import escape
 from gateway import __version__
 from gateway.admin import output
 from gateway.admin.commands import device_app, pki_app, session_app
+from gateway.admin.node_commands import node_app
+from gateway.admin.policy_commands import policy_app
 from gateway.admin.risk_commands import risk_app
 from gateway.admin.shell import DEFAULT_CONFIG, ActionFailed, Commands, ConfigOption, JsonOption, group
 from gateway.admin.user_commands import user_app
@@ -34,7 +36,9 @@ app.add_typer(pki_app, name="pki")
 app.add_typer(device_app, name="device")
 app.add_typer(session_app, name="session")
 app.add_typer(user_app, name="user")
+app.add_typer(policy_app, name="policy")
 app.add_typer(risk_app, name="risk")
+app.add_typer(node_app, name="node")
 app.add_typer(zitadel_app, name="zitadel")
 app.add_typer(config_app, name="config")
 

@@ -1,4 +1,4 @@
-"""`gateway user …`: lock a person's account at Zitadel and end everything here; unlock it."""
+"""`gateway user …`: lock a person's account at Zitadel and end everything here; unlock it; reset second factors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.admin.shell import DEFAULT_CONFIG, ConfigOption, JsonOption, group
 if TYPE_CHECKING:
     from gateway.admin.accounts import AccountChange
 
-user_app = group("People: lock an account and end its sessions, unlock it.")
+user_app = group("People: lock an account and end its sessions, unlock it, reset its second factors.")
 
 IssuerArgument = Annotated[str, typer.Argument(help="The person's issuer, as the configuration names it, or its slug.")]
 SubjectArgument = Annotated[str, typer.Argument(help="The person's subject at this issuer (Zitadel's user id).")]
@@ -55,13 +55,35 @@ def user_unlock(
     _say(asyncio.run(accounts.unlock(load(config), issuer, subject, why)), json_wanted=json_wanted, ended=False)
 
 
+@user_app.command("reset-factors")
+def user_reset_factors(
+    issuer: IssuerArgument,
+    subject: SubjectArgument,
+    why: Why,
+    config: ConfigOption = DEFAULT_CONFIG,
+    json_wanted: JsonOption = False,
+) -> None:
+    """Remove all second factors of a person who has lost them, and end their sessions here.
+
+    Make sure first that it is them: whoever signs in next as this person enrols the next factor.
+    """
+    from gateway.admin import accounts  # noqa: PLC0415
+    from gateway.config import load  # noqa: PLC0415
+
+    done = asyncio.run(accounts.reset_factors(load(config), issuer, subject, why))
+    _say(done, json_wanted=json_wanted, ended=True)
+
+
 def _say(done: AccountChange, *, json_wanted: bool, ended: bool) -> None:
     if json_wanted:
         output.as_json(asdict(done))
     else:
         if ended:
             output.say(f"{done.sessions_ended} session{'' if done.sessions_ended == 1 else 's'} ended here")
-        if not done.trouble:
+        if done.account in {"reset", "unchanged"}:
+            had = "are removed" if done.account == "reset" else "were none"
+            output.say(f"the second factors of {done.subject} {had}")
+        elif not done.trouble:
             output.say(f"the account {done.subject} is {done.account}")
     if done.trouble:
         fix = "A running gateway goes on trying; " if done.account == "pending" else ""

@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.config import Allow, Service, rules_of
 from gateway.core.ports import EngineFailure
-from gateway.policy import portable, reads, rego
+from gateway.policy import portable, reads, rego, typos
 from gateway.policy.engine import ENTRY_POINT, document_json
 from gateway.policy.merge import merge
 
@@ -62,16 +62,21 @@ class Bundle:
         (folder / ".manifest").write_text(json.dumps({"revision": self.version}), encoding="utf-8")
 
 
-def load(path: Path, services: Mapping[str, Any]) -> Bundle:
+def load(path: Path, services: Mapping[str, Any], *, strict: bool = False) -> Bundle:
     """The bundle of a policy folder; `services` as from `service_data`. Raises `BundleError`, the first problem."""
-    bundle, found = examine(path, services)
+    bundle, found = examine(path, services, strict=strict)
     if bundle is None:
         raise found[0]
     return bundle
 
 
-def examine(path: Path, services: Mapping[str, Any]) -> tuple[Bundle | None, Sequence[BundleError]]:
-    """The bundle and no problems, or None and every problem that can be seen."""
+def examine(
+    path: Path, services: Mapping[str, Any], *, strict: bool = False
+) -> tuple[Bundle | None, Sequence[BundleError]]:
+    """The bundle and no problems, or None and every problem that can be seen.
+
+    `strict`, as the gateway itself loads it: what says nothing because of a wrong name is a problem too.
+    """
     found: list[BundleError] = []
     modules = list(_modules(path, found))
     data = _data(path / "data", services, found)
@@ -91,6 +96,8 @@ def examine(path: Path, services: Mapping[str, Any]) -> tuple[Bundle | None, Seq
         rego.prepare(modules, data_json)
         packages = merge(modules)
         read = reads.paths(module.tree for _, module in outlines)
+        if strict and (found := [*_typos(outlines)]):
+            return None, found
     except rego.RegoError as error:
         return None, [BundleError(error.file, error.line, error.message, "Correct it; `opa check --strict` says more.")]
     except ValueError as error:
@@ -222,6 +229,18 @@ def _portability(outlines: Sequence[tuple[str, portable.Outline]]) -> Iterator[B
             yield BundleError(file, problem.line, problem.message, problem.fix)
     if (loop := portable.recursion(outlines)) is not None:
         yield BundleError(loop[0], loop[1].line, loop[1].message, loop[1].fix)
+
+
+def _typos(outlines: Sequence[tuple[str, portable.Outline]]) -> Iterator[BundleError]:
+    rules: dict[tuple[str, ...], frozenset[str]] = {}
+    for _, module in outlines:
+        rules[module.package] = rules.get(module.package, frozenset()) | module.rules
+    found = list(typos.unasked(outlines, _ENTRY))
+    for file, module in outlines:
+        found += [(file, problem) for problem in typos.unknown_input(module)]
+        found += [(file, problem) for problem in typos.unbound(module, rules[module.package])]
+    for file, problem in found:
+        yield BundleError(file, problem.line, problem.message, problem.fix)
 
 
 def _places(outlines: Sequence[tuple[str, portable.Outline]], data: Mapping[str, Any]) -> Iterator[BundleError]:

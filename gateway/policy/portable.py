@@ -102,11 +102,11 @@ def problems(module: Outline, functions: Mapping[tuple[str, ...], int], rules: f
     for name, line in module.roots.items():
         if name in _ROOTS:
             yield Problem(line, f"the import is called {name}, like a builtin", "Give it another name with `as`.")
-    for negation in _find("NotExpr", module.tree["rules"]):
+    for negation in find("NotExpr", module.tree["rules"]):
         if not _sane_negation(loose, negation["expr"]):
             line = negation["span"]["line"]
             yield Problem(line, "the engines differ on this negation when a part of it is undefined", _NEGATION_FIX)
-    for call in _find("Call", module.tree["rules"]):
+    for call in find("Call", module.tree["rules"]):
         line, params = call["span"]["line"], call["params"]
         target = _target(module, call)
         name = ".".join(_path(call["fcn"]))
@@ -171,7 +171,7 @@ def recursion(modules: Sequence[tuple[str, Outline]]) -> tuple[str, Problem] | N
             head, _ = _head(rule)
             node = (*module.package, head)
             places.setdefault(node, (file, next(iter(rule.values()))["span"]["line"]))
-            graph.setdefault(node, set()).update(_target(module, call) for call in _find("Call", rule))
+            graph.setdefault(node, set()).update(_target(module, call) for call in find("Call", rule))
     for start, called in graph.items():
         seen: set[tuple[str, ...]] = set()
         waiting = list(called)
@@ -222,7 +222,7 @@ def _text(literal: Mapping[str, Any]) -> str:
     return str(literal["value"])
 
 
-def _find(kind: str, node: Any) -> Iterator[Mapping[str, Any]]:
+def find(kind: str, node: Any) -> Iterator[Mapping[str, Any]]:
     """Every node of a kind below a node."""
     waiting = [node]
     while waiting:

@@ -106,6 +106,24 @@ def prepare(modules: Sequence[Module], data_json: str) -> None:
     _run("policy", _build, modules, data_json)
 
 
+def run_tests(modules: Sequence[Module], tests: Sequence[Module], data_json: str) -> Mapping[str, str]:
+    """Every rule `test_...` of `tests` by its path, with "" when it holds, else why not. Raises `RegoError`."""
+    engine = _run("tests", _build, (*modules, *tests), data_json)
+    found: dict[str, str] = {}
+    for name, source in tests:
+        package = re.search(r"^package\s+(\S+)", source, re.MULTILINE)
+        prefix = package[1] if package is not None else ""
+        for rule in dict.fromkeys(re.findall(r"^(test_\w+)", source, re.MULTILINE)):
+            path = f"{prefix}.{rule}"
+            try:
+                answer = _run(name, engine.eval_rule_as_json, f"data.{path}")
+            except RegoError as error:
+                found[path] = f"line {error.line}: {error.message}" if error.line else error.message
+            else:
+                found[path] = "" if answer == "true" else "undefined" if answer == _UNDEFINED else f"answered {answer}"
+    return found
+
+
 def _build(modules: Sequence[Module], data_json: str) -> Any:
     """An engine that has done its analysis, so that the first request does not pay for it."""
     engine = regorus.Engine()

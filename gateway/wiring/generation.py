@@ -127,7 +127,7 @@ class Gateway:
 async def policy_engine(config: Config) -> PolicyEngine:
     """The configured engine with the policies loaded. Raises BundleError or EngineFailure."""
     policy = config.policy
-    bundle = load_bundle(policy.path, service_data(config.services))
+    bundle = load_bundle(policy.path, service_data(config.services), strict=True)
     if policy.engine == "embedded":
         return EmbeddedEngine(bundle, policy.deadline_ms / 1000)
     token = resolve_secret(policy.token) if policy.token else None

@@ -341,3 +341,15 @@ def test_what_check_finds_keeps_it_from_serving(site: Path) -> None:
     done = run("serve", "-c", str(site))
     assert done.returncode == 1
     assert f"chmod 600 {key}" in done.stderr
+
+
+def test_a_node_is_taken_out_of_service_and_put_back(world: World, browse: Callable[..., Browser]) -> None:
+    token, browser = world.token("alice"), browse()
+    assert browser.ask("/headers", token).status_code == 200
+    assert world.operator("node", "quarantine", "--why", "tampered") == "quarantined: tampered\n"
+    try:
+        until(lambda: browser.ask("/headers", token).headers.get("x-gateway-reason") == "node_quarantined")
+        assert world.operator("node", "show") == "quarantined: tampered\n"
+    finally:
+        world.operator("node", "release")
+    until(lambda: browser.ask("/headers", token).status_code == 200)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyotp
 import pytest
 from admin_world import gateway
 from typer.testing import Result
@@ -18,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "identity"))
 from zitadel_world import TOKEN, FakeZitadel, zitadel
 
 from gateway.config import load
-from gateway.core.ports import SessionRecord
+from gateway.core.ports import FactorOwner, SessionRecord
+from gateway.identity.factors import Begun, EnrolledFactor, Factors
 from gateway.identity.reactions import COLLECTION
 from gateway.wiring import open_state
+from plugins.factors import builtin
 
 WHY = ("--why", "stolen laptop")
 CONFIG = """\
@@ -157,3 +160,32 @@ def test_what_cannot_be_recorded_is_done_and_said(here: Site) -> None:
     assert "the account ann is locked" in done.stdout
     assert "no line" in done.stderr
     assert here.running() == {"bob"}
+
+
+def test_somebody_who_lost_their_second_factors_enrols_anew(here: Site) -> None:
+    async def enrol() -> None:
+        state = await open_state(load(here.file, environ={}))
+        factors = Factors(state.documents, builtin("corp", "gateway.corp", ["https://gateway.corp"]), time.time)
+        owner = FactorOwner(here.fake.url, "ann", "ann@corp")
+        begun = await factors.begin_enrolment(owner, "totp")
+        assert isinstance(begun, Begun)
+        code = pyotp.TOTP(str(begun.show["secret"]).replace(" ", "")).now()
+        assert isinstance(await factors.finish_enrolment(owner, begun.id, {"code": code}), EnrolledFactor)
+        await state.store.close()
+
+    async def enrolled() -> int:
+        state = await open_state(load(here.file, environ={}))
+        found = await Factors(state.documents, {}, time.time).enrolled(FactorOwner(here.fake.url, "ann"))
+        await state.store.close()
+        return len(found)
+
+    asyncio.run(enrol())
+    assert asyncio.run(enrolled()) == 1
+    done = here.run("reset-factors", here.fake.url, "ann", "--why", "phone lost")
+    assert (done.exit_code, done.stdout) == (0, "1 session ended here\nthe second factors of ann are removed\n")
+    assert asyncio.run(enrolled()) == 0
+    assert here.running() == {"bob"}
+    (event,) = here.events()
+    assert (event["operator"], event["why"], event["account"]) == ("user_reset_factors", "phone lost", "reset")
+    again = here.run("reset-factors", here.fake.url, "ann", "--why", "phone lost")
+    assert (again.exit_code, again.stdout) == (0, "0 sessions ended here\nthe second factors of ann were none\n")

@@ -49,6 +49,7 @@ async def examine(
         "secrets": lambda: check_files.secrets(config),
         "certificates": lambda: check_files.certificates(config, now),
         "device PKI": lambda: check_files.device_pki(config, now),
+        "risk": lambda: check_files.risk(config),
         "state": lambda: check_files.folders(config),
     }
     for name, look in local.items():

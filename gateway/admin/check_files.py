@@ -5,6 +5,7 @@ A finding is a place in the configuration, what is wrong there and the fix; `is_
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -14,17 +15,30 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from gateway.adapters.geo import GeoNetworks
 from gateway.admin.actions import hosts_of, names_of
-from gateway.config import Config, ConfigError, Secret, ServerCertificate, resolve_secret
+from gateway.config import Allow, Config, ConfigError, Secret, ServerCertificate, resolve_secret
 from gateway.core.reasons import Refusal
 from gateway.identity.keyfiles import load_authority
 from gateway.identity.trust import DeviceTrust, load_crl
+from plugins.signals import builtin
 
 Place = tuple[str | int, ...]
 _DAY_S = 86_400
 _SOON_S = 7 * _DAY_S
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _UNREADABLE = (OSError, ValueError, TypeError)
+# ISO 3166-1 alpha-2, and XK, which country data use as well.
+_CODES = """
+AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA CC CD
+CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF
+GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN
+KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA
+NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI
+SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI
+VN VU WF WS XK YE YT ZA ZM ZW
+"""
+_COUNTRIES = frozenset(_CODES.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +66,30 @@ def access(config: Config) -> Iterator[Finding]:
             yield Finding((*place, "keep_bearer"), message, "Use https:// upstream.", is_warning=True)
 
 
+def risk(config: Config) -> Iterator[Finding]:
+    """Country data that can be read, countries that there are, settings that a signal takes."""
+    for number, path in enumerate(config.networks.databases or ()):
+        place: Place = ("networks", "databases", number)
+        said: list[str] = []
+        if GeoNetworks([path], report=lambda _, what, said=said: said.append(what)).flaw:  # type: ignore[misc]
+            message = f"Nothing is known of addresses, and sensitive services ask for a proof: {said[0]}."
+            yield Finding(place, message, "Name a MaxMind DB file (.mmdb).", is_warning=True)
+    for name, service in config.services.items():
+        lists: list[tuple[Place, Allow | None]] = [((), service.allow)]
+        lists += [(("paths", path), rule.allow) for path, rule in service.paths.items()]
+        for below, allow in lists:
+            for number, country in enumerate(allow.countries if allow is not None else ()):
+                if country not in _COUNTRIES:
+                    fix = "Write GB." if country == "UK" else "Write a code of ISO 3166-1 alpha-2."
+                    place = ("services", name, *below, "allow", "countries", number)
+                    yield Finding(place, f"There is no country {country}; nobody comes from there.", fix)
+    if config.risk is not None:
+        try:
+            builtin(config.risk.signals)
+        except ValueError as error:
+            yield Finding(("risk", "signals"), f"{_why(error)}.", "docs/signals.md lists signals and their settings.")
+
+
 def secrets(config: Config) -> Iterator[Finding]:
     """Every secret can be read, by this user alone."""
     wanted: list[tuple[Place, Secret | None]] = [(("policy", "token"), config.policy.token)]
@@ -73,9 +111,22 @@ def secrets(config: Config) -> Iterator[Finding]:
         if secret is None:
             continue
         try:
-            resolve_secret(secret)
+            text = resolve_secret(secret).reveal()
         except ConfigError as error:
             yield Finding(place, error.problems[0].message, error.problems[0].fix)
+            continue
+        if place[-1] == "key" and not _is_key_file(text):
+            yield Finding(
+                place, "This is no key file.", "Name the JSON file with keyId and key that Zitadel handed out."
+            )
+
+
+def _is_key_file(text: str) -> bool:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and all(isinstance(document.get(name), str) for name in ("keyId", "key"))
 
 
 def certificates(config: Config, now: float) -> Iterator[Finding]:
@@ -165,7 +216,8 @@ def device_pki(config: Config, now: float) -> Iterator[Finding]:
         try:
             authority = load_authority(devices.ca, devices.issuing_key)
         except _UNREADABLE as error:
-            yield Finding(("devices", "issuing_key"), f"The issuing key cannot be used: {_why(error)}.", make)
+            fix = "Name the key that was made together with this CA; only the gateway's user may read it."
+            yield Finding(("devices", "issuing_key"), f"The issuing key cannot be used: {_why(error)}.", fix)
         else:
             if authority.certificate not in trust.issuing:
                 yield Finding(("devices", "issuing_key"), "This key is not that of a device-issuing CA.", make)

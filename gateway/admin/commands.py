@@ -127,11 +127,16 @@ def _show_token(config: Config, record: DeviceRecord, token: str, *, json_wanted
     if json_wanted:
         output.as_json({"id": record.id, "name": record.name, "token": token})
         return
+    from gateway.identity.keyfiles import PkiFiles  # noqa: PLC0415
+
     minutes = int(config.devices.enrolment_life_s // 60)
-    port = "" if config.listen.port == 443 else f":{config.listen.port}"  # noqa: PLR2004
+    root = PkiFiles(config.tls[0].certificate.parent).root if config.tls else None
+    ours = root is not None and root.exists()
     output.say(token)
     output.note(f"Device {record.id}. The token works once, for {minutes} minutes. On the device:")
-    output.note(f"  gateway device enroll https://{config.host}{port}")
+    output.note(f"  gateway device enroll {config.origin(config.host)}{' --ca root.pem' if ours else ''}")
+    if ours:
+        output.note(f"Copy {escape(str(root))} to the device first: it is the CA of the gateway's certificate.")
 
 
 @device_app.command("list")
@@ -177,7 +182,10 @@ def device_enroll(
     try:
         done = enrol.enrol(gateway, token, folder, ca)
     except (enrol.EnrolmentFailed, OSError, ValueError) as error:
-        raise ActionFailed(f"The device is not enrolled: {error}.", "Ask the operator for a new token.") from error
+        address = "Write the address like https://gateway.example.com."
+        folder_fix = "Name a folder of yours with --dir, and with --ca a file that can be read."
+        fix = getattr(error, "fix", folder_fix if isinstance(error, OSError) else address)
+        raise ActionFailed(f"The device is not enrolled: {error}.", fix) from error
     output.say(f"device {done.device_id} until {output.moment(done.not_after)}")
     output.note(f"key {escape(str(done.key))}, certificate {escape(str(done.certificate))}")
 
@@ -205,9 +213,8 @@ def device_renew(
     try:
         done = enrol.renew(folder, force=force)
     except (enrol.EnrolmentFailed, OSError, ValueError) as error:
-        raise ActionFailed(
-            f"The certificate is not renewed: {error}.", "Enrol the device if it has expired."
-        ) from error
+        fix = "Enrol the device anew with a token of the operator's, if it has expired or was revoked."
+        raise ActionFailed(f"The certificate is not renewed: {error}.", fix) from error
     output.say(f"device {done.device_id} until {output.moment(done.not_after)}" if done else "not due yet")
 
 

@@ -33,7 +33,11 @@ _ANSWER_LIMIT_BYTES = 65_536
 
 
 class EnrolmentFailed(Exception):
-    """The gateway did not give a certificate; the text says why and holds no secret."""
+    """The gateway did not give a certificate; the text says why and holds no secret, `fix` what would help."""
+
+    def __init__(self, message: str, fix: str = "Ask the operator for a new token.") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,18 @@ def enrol(gateway_url: str, token: str, directory: Path, ca_file: Path | None = 
     url = _origin(gateway_url)
     trust = None if ca_file is None else ca_file.read_bytes()
     key = ec.generate_private_key(ec.SECP256R1())
-    answer = _post(url + ENROL_PATH, {"token": token, "csr": _csr(key)}, _context(ca_file))
+    context = _context(ca_file)
+    # Before the token is spent.
+    is_new = not directory.exists()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be written")
+    try:
+        answer = _post(url + ENROL_PATH, {"token": token, "csr": _csr(key)}, context)
+    except EnrolmentFailed:
+        if is_new:
+            directory.rmdir()
+        raise
     if trust is None:
         (directory / "ca.pem").unlink(missing_ok=True)
     else:
@@ -173,7 +187,8 @@ def _post(url: str, body: dict[str, str], context: ssl.SSLContext) -> dict[str, 
             response = client.post(url, json=body)
             content = response.content
     except httpx.HTTPError as error:
-        raise EnrolmentFailed(f"the gateway cannot be reached: {error}") from error
+        fix = "Correct the address; with --ca name the CA of the gateway's certificate."
+        raise EnrolmentFailed(f"the gateway cannot be reached: {error}", fix) from error
     if len(content) > _ANSWER_LIMIT_BYTES:
         raise EnrolmentFailed("the gateway's answer is too large")
     try:

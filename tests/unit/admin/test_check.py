@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ async def test_a_missing_policy_folder_is_found(site: Path) -> None:
 
 def _with_issuer(site: Path, base: str) -> None:
     change(site, lambda text: text.replace("policy:\n", ISSUER.format(base=base), 1))
-    (site / "api.json").write_text("{}")
+    (site / "api.json").write_text('{"keyId": "1", "key": "x"}')
     (site / "api.json").chmod(0o600)
 
 
@@ -224,3 +225,39 @@ def test_the_command_prints_problems_on_stderr_and_leaves_with_one(site: Path) -
     bad = gateway("check", "-c", site / "gateway.yaml")
     assert f"gateway.yaml:{line_of(site, 'servces')}:1" in bad.stderr
     assert "Did you mean `services`?" in bad.stderr
+
+
+async def test_a_key_file_that_is_none_is_found(site: Path) -> None:
+    _with_issuer(site, "http://127.0.0.1:1")
+    (site / "api.json").write_text("notjson")
+    (site / "api.json").chmod(0o600)
+    assert (await only(site, offline=True)).message == "This is no key file."
+
+
+@pytest.mark.parametrize(
+    ("added", "key", "words"),
+    [
+        ("risk: {signals: {new_netwrk: {weight: 1}}}\n", "risk.signals", "new_netwrk"),
+        ("risk: {signals: {new_device: {weigth: 1}}}\n", "risk.signals", "weigth"),
+        ("listen: {port: 9443}\nadmin: {port: 9443}\n", "admin.port", "Both listeners"),
+    ],
+)
+async def test_settings_that_nothing_takes_are_found(site: Path, added: str, key: str, words: str) -> None:
+    keys = "|".join(line.partition(":")[0] for line in added.splitlines())
+    change(site, lambda text: added + re.sub(rf"^({keys}):.*\n(?:[ #].*\n)*", "", text, flags=re.MULTILINE))
+    problem = await only(site, offline=True)
+    assert problem.key == key
+    assert words in problem.message
+
+
+async def test_country_data_that_are_not_there_are_a_warning(site: Path) -> None:
+    change(site, lambda text: "networks: {databases: [nope.mmdb]}\n" + text)
+    report = await examine(site / "gateway.yaml", environ={}, offline=True)
+    assert not report.problems
+    assert "networks.databases[0]" in [found.key for found in report.warnings]
+
+
+async def test_a_country_that_is_none_is_found(site: Path) -> None:
+    change(site, lambda text: text.replace("    allow:\n", "    allow:\n      countries: [UK]\n", 1))
+    problem = await only(site, offline=True)
+    assert (problem.key, problem.fix) == ("services.app.allow.countries[0]", "Write GB.")

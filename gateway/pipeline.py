@@ -91,6 +91,7 @@ class _Case:
     reacted: Sequence[str] = ()
     late: bool = False
     again: bool = False
+    in_use: bool = True
 
     def give_up(self, task: asyncio.Task[Any]) -> None:
         """The deadline is over."""
@@ -138,14 +139,15 @@ class Pipeline:
         case = _Case(peer, self.new_id(), now_ns, mark_ns=now_ns)
         return await self._bounded(case, self._judged(case, raw, flaw))
 
-    async def again(self, forward: Forward) -> Reply | None:
+    async def again(self, forward: Forward, *, in_use: bool = False) -> Reply | None:
         """Judge a request that is under way as it would be now; None as long as it may go on. Never raises.
 
-        Nothing that is good once is asked for again. Only a verdict that changed is recorded.
+        `in_use`: somebody has used it since it was judged last, which keeps a session alive. Nothing that is good once
+        is asked for again. Only a verdict that changed is recorded.
         """
         now_ns = time.perf_counter_ns()
         case = _Case(forward.facts.peer, forward.decision_id, now_ns, mark_ns=now_ns, facts=forward.facts, again=True)
-        case.route = forward.route
+        case.route, case.in_use = forward.route, in_use
         return await self._bounded(case, self._judged_again(case, forward))
 
     async def _judged(self, case: _Case, raw: RawRequest, flaw: Refusal | None) -> Verdict:
@@ -295,7 +297,9 @@ class Pipeline:
             if before is None:
                 session = await self.binder.bind(identity, device, facts, route)
             else:
-                session = await self.binder.bind(identity, device, facts, route, before=before.session)
+                session = await self.binder.bind(
+                    identity, device, facts, route, before=before.session, in_use=case.in_use
+                )
             if isinstance(session, Refusal):
                 self._failed(session, facts, route, identity)
                 return session

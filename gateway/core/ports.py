@@ -124,10 +124,12 @@ class SessionBinder(Protocol):
         route: Route,
         *,
         before: Session | None = None,
+        in_use: bool = True,
     ) -> Session | Refusal:
         """The session, or `session_revoked` or `binding_mismatch`.
 
-        `before` is the session that an open connection began with: its proofs stay, only the session is asked for.
+        `before` is the session that an open connection began with: its proofs stay, only the session is asked for; it
+        has been used since only if `in_use`.
         """
 
 
@@ -449,11 +451,12 @@ class SessionEnder(Protocol):
     """Ends what a person is signed in with, at once and on every worker. Raises StoreDown."""
 
     async def end_login_sessions(
-        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str
+        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str, before: float | None = None
     ) -> int:
         """End the login sessions of an issuer's `sid`, or all of a `subject`, and the matching bearer sessions.
 
-        How many login sessions and bearer sessions were ended. With neither, none.
+        `before`: a time of the issuer's; a `subject` keeps the sign-ins that were completed after it. How many login
+        sessions and bearer sessions were ended. With neither, none.
         """
 
 

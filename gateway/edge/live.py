@@ -105,7 +105,8 @@ class Watch:
         forward = exchange.verdict
         if exchange.over or not isinstance(forward, Forward):
             return ""
-        refused = await self._edge.gateway.pipeline.again(forward)
+        in_use = exchange.used_at > exchange.judged_at
+        refused = await self._edge.gateway.pipeline.again(forward, in_use=in_use)
         now = time.monotonic()
         exchange.judged_at = now
         if refused is None:

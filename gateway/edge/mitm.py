@@ -229,6 +229,8 @@ class ClientConnection(asyncio.Protocol):
             self.spawn(self._answer(hook, hook.flow.exchange))  # type: ignore[attr-defined]
             return
         if isinstance(hook, ws.WebsocketMessageHook) and hook.flow.websocket:
+            if any(message.from_client for message in hook.flow.websocket.messages):
+                hook.flow.exchange.used_at = time.monotonic()  # type: ignore[attr-defined]
             hook.flow.websocket.messages.clear()
         elif isinstance(hook, tls.TlsClienthelloHook):
             self._ja4 = ja4(hook.data.client_hello)

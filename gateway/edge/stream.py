@@ -60,7 +60,11 @@ _KILL = http_events.ErrorCode.KILL
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """What the edge knows of one request while it lives. Times are `time.monotonic()` seconds."""
+    """What the edge knows of one request while it lives. Times are `time.monotonic()` seconds.
+
+    `used_at`: when somebody last used it. A page that is left open with a WebSocket or an event stream is not used by
+    what the service sends on it (`is_feed`), a download is.
+    """
 
     stream_id: int
     request: http.Request
@@ -75,6 +79,8 @@ class Exchange:
     waiting_since: float | None = None
     progress_at: float = field(default_factory=time.monotonic)
     judged_at: float = field(default_factory=time.monotonic)
+    used_at: float = field(default_factory=time.monotonic)
+    is_feed: bool = False
     doubt_since: float | None = None
     over: bool = False
 
@@ -168,7 +174,7 @@ class Stream(mitm.HttpStream):
         """Pass the body on, up to the route's limit; request trailers were not judged and are dropped."""
         if isinstance(event, http_events.RequestData):
             self.exchange.received += len(event.data)
-            self.exchange.progress_at = time.monotonic()
+            self.exchange.progress_at = self.exchange.used_at = time.monotonic()
             verdict = self.exchange.verdict
             if isinstance(verdict, Forward) and self.exchange.received > verdict.route.body_limit_bytes:
                 yield from self.interrupt(Interrupt(self.stream_id, "body_too_large"))
@@ -238,6 +244,7 @@ class Stream(mitm.HttpStream):
             self.server_state = self.state_collect_response
             return
         self.exchange.status = answer.status_code
+        self.exchange.is_feed = answer.headers.get("content-type", "").startswith("text/event-stream")
         if switching:
             self.flow.websocket = WebSocketData()
         self.server_state = self.state_stream_response_body
@@ -250,6 +257,8 @@ class Stream(mitm.HttpStream):
         """Pass the answer on as it comes."""
         if isinstance(event, http_events.ResponseData):
             self.exchange.sent += len(event.data)
+            if not self.exchange.is_feed:
+                self.exchange.used_at = time.monotonic()
             yield mitm.SendHttp(event, self.context.client)
         elif isinstance(event, http_events.ResponseTrailers):
             event.trailers = self.edge.trailed(self.exchange, event.trailers)

@@ -198,6 +198,7 @@ class BrowserBinder:
         route: Route,
         *,
         before: Session | None = None,
+        in_use: bool = True,
     ) -> Session | Refusal:
         """The session, with the proofs that held. Raises TypeError for an identity that did not come by cookie."""
         if not isinstance(identity, SignedIn) or identity.login is None or identity.browser is None:
@@ -216,7 +217,9 @@ class BrowserBinder:
                     await self._logins.end(login.id, "its key was not proven")
                 return held
             bound_by += held
-        if route.zero_log:
+        if not in_use:
+            pass  # a page that is only left open keeps no session alive
+        elif route.zero_log:
             await self._logins.seen(login, self._logins.idle_s / 4)
         else:
             step_s = min(_STEP_S, self._logins.idle_s / 4)
@@ -263,10 +266,11 @@ class BinderByKind:
         route: Route,
         *,
         before: Session | None = None,
+        in_use: bool = True,
     ) -> Session | Refusal:
         """What the binder of this kind of identity says."""
         binder = self._browser if isinstance(identity, SignedIn) else self._bearer
-        return await binder.bind(identity, device, facts, route, before=before)
+        return await binder.bind(identity, device, facts, route, before=before, in_use=in_use)
 
 
 def _from_own_page(facts: RequestFacts, route: Route) -> bool:

@@ -222,7 +222,7 @@ class Login:
     async def signed_in(self, facts: RequestFacts, device: Device | None) -> LoginSession | Refusal | None:
         """The login session of this browser on the gateway's own host; None without its cookie.
 
-        Refusals: those of `CookieReader`; `binding_mismatch` ends the session.
+        Refusals: those of `CookieReader` and of the proofs; `binding_mismatch` ends the session.
         """
         value = read_cookie(facts.header_values("cookie"), SSO)
         if not isinstance(value, str):
@@ -231,11 +231,19 @@ class Login:
         if browser is None or browser.host != self._host:
             return Refusal("login_required", "an unknown sign-in cookie")
         login = await self._logins.live(browser.login_id)
-        if isinstance(login, LoginSession) and other_device(login, browser, device):
+        if isinstance(login, Refusal):
+            return login
+        if other_device(login, browser, device):
             await self._logins.end(login.id, "its cookie was used without its device")
             return Refusal("binding_mismatch", login.id)
-        if isinstance(login, LoginSession) and browser.rotation != login.rotation:
+        if browser.rotation != login.rotation:
             return Refusal("login_required", "a cookie from before a step-up")
+        for proof in self._proofs:
+            held = await proof.prove(browser, login, facts)
+            if isinstance(held, Refusal):
+                if held.reason == "binding_mismatch":
+                    await self._logins.end(login.id, "its key was not proven")
+                return held
         return login
 
     # ---- the steps ----
@@ -293,6 +301,7 @@ class Login:
             tokens,
             device_id="" if device is None else device.id,
             agent="" if zero_log else _plain(facts.header("user-agent") or "")[:_AGENT_LIMIT],
+            issued_at=float(claims["iat"]),
         )
         if isinstance(login, Refusal):
             return login

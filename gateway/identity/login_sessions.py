@@ -39,6 +39,7 @@ class LoginSession:
     `device_id` "" is a session that is bound to no device. `fresh_until` is the end of the access token, None when it
     is not renewed; from `renew_at` on it is. `elevated_amr` are the factors proven here at `elevated_at`, good until
     `elevated_until`. `rotation` grows with every such proof; cookies and tickets of an earlier one are good no more.
+    `issued_at` is the issuer's own time of the sign-in (`iat`, whole seconds).
     """
 
     id: str
@@ -55,6 +56,7 @@ class LoginSession:
     elevated_at: float | None = None
     elevated_amr: tuple[str, ...] = ()
     rotation: int = 0
+    issued_at: float = 0.0
     ended_at: float | None = None
     ended_why: str = ""
 
@@ -67,6 +69,12 @@ class LoginSession:
         if now >= self.last_seen_at + idle_s:
             return Refusal("session_expired", "idle")
         return None
+
+    def was_before(self, at: float) -> bool:
+        """Whether the sign-in was completed before a time of the issuer's; within one second our own clock decides."""
+        if not self.issued_at or self.issued_at + 1 <= at:
+            return True
+        return self.issued_at <= at and self.created_at <= at
 
     def is_elevated(self, now: float) -> bool:
         """Whether something was proven here that still counts."""
@@ -98,7 +106,7 @@ class LoginSessions:
         self.idle_s, self._absolute_s = idle_s, absolute_s
 
     async def create(
-        self, identity: Identity, sid: str, tokens: Tokens, *, device_id: str, agent: str
+        self, identity: Identity, sid: str, tokens: Tokens, *, device_id: str, agent: str, issued_at: float = 0.0
     ) -> LoginSession | Refusal:
         """A new session for a sign-in that was checked. Refusal `session_revoked` when the issuer ended it already."""
         now = self._clock()
@@ -116,6 +124,7 @@ class LoginSessions:
             ends_at=now + self._absolute_s,
             fresh_until=fresh_until,
             renew_at=renewal(now, fresh_until),
+            issued_at=issued_at,
         )
         await self.put_tokens(login, tokens, version=0)
         if sid:
@@ -227,7 +236,7 @@ class LoginSessions:
         return True
 
     async def end_login_sessions(
-        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str
+        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str, before: float | None = None
     ) -> int:
         """See `SessionEnder`. A sign-in of `sid` that is under way is refused as well."""
         now, ended = self._clock(), 0
@@ -240,10 +249,14 @@ class LoginSessions:
                 ended += await self.end(login.id, why)
                 ended += await self._revoke(session_id(issuer, login.identity.subject, sid), why)
         elif subject:
+            kept = set()
             for login in await self.of_subject(issuer, subject):
-                ended += await self.end(login.id, why)
+                if before is None or login.was_before(before):
+                    ended += await self.end(login.id, why)
+                else:
+                    kept.add(login.id)
             for record in await self._store.sessions(subject):
-                if record.issuer == issuer and record.revoked_at is None:
+                if record.issuer == issuer and record.revoked_at is None and record.id not in kept:
                     ended += await self._revoke(record.id, why)
         if sid and subject:
             ended += await self._revoke(session_id(issuer, subject, sid), why)

@@ -58,6 +58,7 @@ class BearerSessions:
         route: Route,
         *,
         before: Session | None = None,
+        in_use: bool = True,
     ) -> Session | Refusal:
         """The session of a token that may be used here, with this certificate and key, at this moment.
 
@@ -74,7 +75,7 @@ class BearerSessions:
             bound_by = await self._prove(identity, device, facts)
         if isinstance(bound_by, Refusal):
             return bound_by
-        if not route.zero_log:
+        if in_use and not route.zero_log:
             await self._record(name, record, identity, device, now)
         if record is not None:
             created_at = record.created_at

@@ -56,6 +56,7 @@ class SignalTransmitter:
         documents: Documents,
         changes: Changes,
         clock: Callable[[], float],
+        name: str = "",
     ) -> None:
         self._streams = {stream.name: stream for stream in streams}
         self._issuer = issuer
@@ -65,7 +66,7 @@ class SignalTransmitter:
         self._documents = documents
         self._changes = changes
         self._clock = clock
-        self._owner = secrets.token_hex(8)
+        self._owner = name or secrets.token_hex(8)
         self._retry_at: dict[str, float] = {}
 
     async def tell(self, event: SecurityEvent, jti: str = "") -> None:

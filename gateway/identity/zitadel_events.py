@@ -33,6 +33,7 @@ _OF_USER = {
     "user.human.otp.email.removed": "a second factor was removed",
     "user.human.passwordless.token.removed": "a passkey was removed",
 }
+_FINAL = frozenset({"user.locked", "user.deactivated", "user.removed"})
 # What takes roles away. An added or reactivated grant only gives, so it ends nothing.
 _OF_GRANT = {
     "user.grant.changed": "roles were changed",
@@ -73,12 +74,16 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is to end, and why: one login session, everything of a subject, or of whom a grant belongs to."""
+    """What is to end, and why: one login session, everything of a subject, or of whom a grant belongs to.
+
+    `is_final`: also what began since; nobody signs in to an account that is locked.
+    """
 
     why: str
     sid: str | None = None
     subject: str | None = None
     grant: str | None = None
+    is_final: bool = False
 
 
 def ending_of(event: Event) -> Ending | None:
@@ -86,7 +91,7 @@ def ending_of(event: Event) -> Ending | None:
     if event.type == SESSION_ENDED:
         return Ending("the login session was ended", sid=event.aggregate_id)
     if event.type in _OF_USER:
-        return Ending(_OF_USER[event.type], subject=event.aggregate_id)
+        return Ending(_OF_USER[event.type], subject=event.aggregate_id, is_final=event.type in _FINAL)
     if event.type in _OF_GRANT:
         user = grantee(event)
         return Ending(_OF_GRANT[event.type], subject=user, grant=None if user else event.aggregate_id)

@@ -71,7 +71,11 @@ class EventActor:
             return subject
         ended = 0
         if ending.sid is not None or subject is not None:
-            ended = await self._ender.end_login_sessions(self._issuer, sid=ending.sid, subject=subject, why=ending.why)
+            # Whoever had to change the password to sign in has signed in since.
+            before = None if ending.is_final else event.created_at.timestamp()
+            ended = await self._ender.end_login_sessions(
+                self._issuer, sid=ending.sid, subject=subject, why=ending.why, before=before
+            )
         await self._documents.put(_EVENTS, key, b"{}", now + _REMEMBER_S)
         return ended
 

@@ -24,7 +24,7 @@ from gateway.identity.zitadel_hooks import EventActor
 
 INTERVAL_S = 2.0
 SWEEP_S = 30.0
-LEASE_S = 15.0
+LEASE_S = 5.0
 _LEASES, _CURSORS = "lease", "zitadel_cursor"
 _FOREVER_S = 400 * 86_400.0
 _PAGE, _PAGES = 500, 20
@@ -62,10 +62,12 @@ class Reconciler:
         documents: Documents,
         held: HeldSessions,
         clock: Callable[[], float],
+        name: str = "",
     ) -> None:
         self._api, self._actor, self._ender = api, actor, ender
         self._documents, self._held, self._clock = documents, held, clock
-        self._name = secrets.token_hex(8)
+        # The worker's: what follows a reload in it goes on at once with the lease of what was there before.
+        self._name = name or secrets.token_hex(8)
         self._swept_at = clock()
         self._sweep_after = ""
         self._missing: frozenset[str] = frozenset()

@@ -190,7 +190,7 @@ def _endings(
         if keys:
             hooks[config.slug] = HookReceiver(keys, actor, time.time)
         if issuer.api is not None:
-            reconciler = Reconciler(issuer.api, actor, logins, documents, logins, time.time)
+            reconciler = Reconciler(issuer.api, actor, logins, documents, logins, time.time, shared.name)
             reconcilers.append((reconciler, config.zitadel.reconcile_s))
     return logouts, hooks, reconcilers
 

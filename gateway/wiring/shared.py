@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -48,13 +49,17 @@ def _tell_of_grace(is_used: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What lives as long as the worker process: state, record, metrics, signing keys."""
+    """What lives as long as the worker process: state, record, metrics, signing keys.
+
+    `name` is the worker's, for leases: what a reload puts in the place of another goes on with its lease at once.
+    """
 
     store: Store
     documents: Documents
     metrics: Metrics
     asserter: Asserter
     records: dict[Path, FileRecorder] = field(default_factory=dict)
+    name: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @classmethod
     async def open(cls, config: Config, metrics: Metrics) -> Shared:

@@ -80,6 +80,7 @@ def transmitter_of(config: Config, shared: Shared, undo: contextlib.AsyncExitSta
         shared.documents,
         shared.store,
         time.time,
+        shared.name,
     )
 
 

@@ -159,7 +159,7 @@ class Ports:
     async def again(self, identity: Identity, facts: Any, route: Any) -> Identity | None:
         return await self.read(facts, route)
 
-    async def bind(self, *_: Any, before: Session | None = None) -> Session:
+    async def bind(self, *_: Any, before: Session | None = None, in_use: bool = True) -> Session:
         return Session("session-1", time.time())
 
     def look(self, ip: str) -> Network:

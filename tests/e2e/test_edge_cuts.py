@@ -52,7 +52,7 @@ class Live(Ports):
     async def read(self, facts: Any, route: Any) -> Any:
         return self.signed_in if await super().read(facts, route) else None
 
-    async def bind(self, *_: Any, before: Session | None = None) -> Any:
+    async def bind(self, *_: Any, before: Session | None = None, in_use: bool = True) -> Any:
         if self.broken is not None:
             raise self.broken
         return self.bound

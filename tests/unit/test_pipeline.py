@@ -68,7 +68,7 @@ class Ports:
     async def again(self, identity, facts, route):
         return await self._await("read", facts, route)
 
-    async def bind(self, *args, before=None):
+    async def bind(self, *args, before=None, in_use=True):
         return await self._await("bind", *args)
 
     def look(self, *args):

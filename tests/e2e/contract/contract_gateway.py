@@ -61,7 +61,7 @@ class Ender:
         self.ended: list[tuple[str | None, str | None]] = []
 
     async def end_login_sessions(
-        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str
+        self, issuer: str, *, sid: str | None = None, subject: str | None = None, why: str, before: float | None = None
     ) -> int:
         self.ended.append((sid, subject))
         return 1

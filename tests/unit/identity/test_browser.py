@@ -14,6 +14,7 @@ from gateway.core.reasons import Refusal
 from gateway.core.routes import Route
 from gateway.core.subject import Identity, Session
 from gateway.identity.browser import BinderByKind, BrowserBinder
+from gateway.identity.login_sessions import LoginSession
 from gateway.identity.sessions import BearerSessions, session_id
 
 
@@ -217,6 +218,36 @@ async def test_a_subject_ends_all_its_sessions_and_bearers(world: World, browser
     record = await world.store.session(session_id(ISSUER, "ada", "V2_7"))
     assert record is not None
     assert record.revoked_why == "locked"
+
+
+async def test_who_has_signed_in_since_is_not_signed_out_by_what_was_before(world: World, browser: Browser) -> None:
+    """A forced change of the password comes a moment before the sign-in that it belongs to is complete."""
+    changed_at = world.clock() + 30.4
+    world.clock.pass_(30.9)
+    world.provider.claims["sid"] = "sid-2"
+    second = Browser(PHONE)
+    await world.sign_in(second)
+    assert await world.logins.end_login_sessions(ISSUER, subject="ada", why="changed", before=changed_at) == 1
+    assert await world.ask(browser) == "session_revoked"
+    assert isinstance(await world.ask(second), Session)
+    assert await world.logins.end_login_sessions(ISSUER, subject="ada", why="locked") == 1
+    assert await world.ask(second) == "session_revoked"
+
+
+@pytest.mark.parametrize(
+    ("issued_at", "created_at", "at", "before"),
+    [
+        (100.0, 100.7, 99.9, False),
+        (100.0, 100.7, 100.5, False),
+        (100.0, 100.7, 100.8, True),
+        (100.0, 103.0, 101.0, True),
+        (0.0, 100.7, 50.0, True),
+    ],
+)
+def test_a_sign_in_is_before_what_came_after_it(issued_at: float, created_at: float, at: float, before: bool) -> None:
+    identity = Identity(ISSUER, "ada", "session", "", 200.0)
+    login = LoginSession("l_1", identity, "", "", "", created_at, created_at, 900.0, issued_at=issued_at)
+    assert login.was_before(at) is before
 
 
 async def test_a_logout_during_the_sign_in_wins(world: World) -> None:

@@ -204,6 +204,7 @@ class Ender:
 
     def __init__(self) -> None:
         self.ended: list[tuple[str | None, str | None, str]] = []
+        self.before: list[float | None] = []
         self.down = 0
 
     async def end_login_sessions(
@@ -213,11 +214,13 @@ class Ender:
         sid: str | None = None,
         subject: str | None = None,
         why: str,
+        before: float | None = None,
     ) -> int:
         if self.down:
             self.down -= 1
             raise StoreDown("no disk")
         self.ended.append((sid, subject, why))
+        self.before.append(before)
         return 1
 
     @property

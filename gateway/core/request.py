@@ -39,6 +39,8 @@ _UNLIKE_A_NAME = re.compile(r"[^a-z0-9]")
 _GRPC = re.compile(r"application/grpc(?:[+;]|\Z)")
 _LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
+# What a browser that does not say `Sec-Fetch-Mode` accepts on its way to a page: HTML, as good as anything else.
+_HTML = re.compile(r"\btext/html\s*(?:,|\Z)", re.IGNORECASE)
 _SHORT = 128
 _MAX_PORT, _HTTPS_PORT = 65_535, 443
 HOP_BY_HOP = frozenset(
@@ -179,9 +181,9 @@ class RequestFacts:
     def wants_page(self) -> bool:
         """Whether a person's browser asks for a page: only then is a redirect or an HTML answer right."""
         mode = self.header("sec-fetch-mode")
-        if mode is not None:
-            return mode == "navigate"
-        return self.method in {"GET", "HEAD"} and "text/html" in (self.header("accept") or "")
+        if mode is not None or self.protocol in {"websocket", "grpc"} or self.header("x-requested-with") is not None:
+            return mode == "navigate" and self.protocol != "websocket"
+        return self.method in {"GET", "HEAD"} and _HTML.search(self.header("accept") or "") is not None
 
     def document(self) -> dict[str, Any]:
         """The request as policy sees it: no credential, no body."""

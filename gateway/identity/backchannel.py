@@ -15,7 +15,7 @@ from gateway.config import Issuer
 from gateway.core.ports import Documents, SessionEnder, StoreDown
 from gateway.core.reasons import Refusal
 from gateway.identity.claims import check_claims, present
-from gateway.identity.issuers import IssuerDirectory
+from gateway.identity.issuers import ASKED_LATELY, IssuerDirectory
 from gateway.identity.jose import b64url_decode
 from gateway.identity.strict_json import read_object
 
@@ -109,7 +109,8 @@ class LogoutReceiver:
             return refusal
         keys = await self._directory.keys_for(kid, str(algorithm))
         if isinstance(keys, Refusal):
-            return keys
+            # It may be signed with a key that is newer than what is held: that is to be found out, not to be refused.
+            return Refusal("issuer_unavailable", ASKED_LATELY) if keys.detail == ASKED_LATELY else keys
         message = f"{parts[0]}.{parts[1]}".encode("ascii")
         if not any(key.verifies(str(algorithm), message, signature) for key in keys):
             return Refusal("token_signature_invalid")

@@ -29,6 +29,7 @@ _SUCCESS = 200
 
 GRACE_S = 60.0  # a stale set is used this long while its successor is fetched
 KEEP_S = 3_600.0  # a stale set is used this long while the issuer fails
+ASKED_LATELY = "the issuer was asked for its keys a moment ago"
 COOLDOWN_S = 30.0  # between two refetches for the sake of an unknown kid
 RETRY_S = 5.0  # after a failure
 
@@ -109,7 +110,10 @@ class IssuerDirectory:
         return Refusal("issuer_unavailable", self._trouble)
 
     async def keys_for(self, kid: str | None, algorithm: str) -> tuple[PublishedKey, ...] | Refusal:
-        """The keys a token with this header may be signed with; an unknown kid is worth one refetch in a while."""
+        """The keys a token with this header may be signed with; an unknown kid is worth one refetch in a while.
+
+        Refusal `token_key_unknown`, with the detail `ASKED_LATELY` when it was not worth one yet.
+        """
         loads = self._loads
         published = await self.published()
         if isinstance(published, Refusal):
@@ -122,6 +126,8 @@ class IssuerDirectory:
             self._cooldown_until = max(self._cooldown_until, now + COOLDOWN_S)
             await self._flight.ask("refresh", self._refresh)
             found = self._held.select(kid, algorithm) if self._held is not None else found
+        elif self._loads == loads:
+            return Refusal("token_key_unknown", ASKED_LATELY)
         if isinstance(found, Refusal) and self._trouble:
             return Refusal("issuer_unavailable", self._trouble)
         return found

@@ -137,6 +137,12 @@ def test_nothing_waits_in_a_circle() -> None:
             assert how["condition"] == wanted, f"{name} -> {needed}"
 
 
+def test_somebody_waits_for_whatever_ends_by_itself() -> None:
+    """`docker compose up --wait` fails for a service that has ended and that nobody waits for (docker/compose#10596)."""
+    waited_for = {needed for service in SERVICES.values() for needed in service.get("depends_on", {})}
+    assert waited_for >= ONCE
+
+
 def test_zitadel_may_call_the_gateway_and_no_other_private_address() -> None:
     gateway = ipaddress.ip_address(SERVICES["gateway"]["networks"]["front"]["ipv4_address"])
     denied = SERVICES["zitadel"]["environment"]["ZITADEL_HTTPCLIENT_DENYLIST"].split(",")

@@ -309,12 +309,27 @@ def test_policy_sees_no_credential():
     }
 
 
+UPGRADE = [
+    (b"connection", b"Upgrade"),
+    (b"upgrade", b"websocket"),
+    (b"sec-websocket-key", b"x"),
+    (b"sec-websocket-version", b"13"),
+]
+
+
 @pytest.mark.parametrize(
     ("method", "headers", "wants"),
     [
         (b"GET", [(b"accept", b"text/html,*/*")], True),
         (b"HEAD", [(b"accept", b"text/html")], True),
         (b"POST", [(b"accept", b"text/html")], False),
+        # a program that takes HTML as well
+        (b"GET", [(b"accept", b"text/html, */*; q=0.01"), (b"x-requested-with", b"XMLHttpRequest")], False),
+        (b"GET", [(b"accept", b"application/json, text/html;q=0")], False),
+        (b"GET", [(b"accept", b"application/json, text/html;q=0.1")], False),
+        (b"GET", [(b"accept", b"text/htmlx")], False),
+        (b"GET", [(b"accept", b"text/html"), *UPGRADE], False),
+        (b"GET", [(b"sec-fetch-mode", b"navigate"), *UPGRADE], False),
         (b"GET", [(b"accept", b"application/json")], False),
         (b"GET", [], False),
         (b"POST", [(b"sec-fetch-mode", b"navigate")], True),

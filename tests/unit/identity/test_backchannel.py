@@ -13,7 +13,7 @@ from gateway.core.ports import HttpAnswer, Unreachable
 from gateway.core.reasons import Refusal
 from gateway.dev.tokens import Key
 from gateway.identity.backchannel import RETRY, LogoutReceiver
-from gateway.identity.issuers import IssuerDirectory
+from gateway.identity.issuers import COOLDOWN_S, IssuerDirectory
 from gateway.identity.jose import b64url_encode
 
 ISSUER, CLIENT = "https://id.example.com", "243864426485212395"
@@ -26,12 +26,13 @@ class Published:
 
     def __init__(self) -> None:
         self.down = False
+        self.keys = [KEY]
 
     async def get(self, url: str, _: Any = None) -> HttpAnswer:
         if self.down:
             raise Unreachable("no answer in time")
         found = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/oauth/v2/keys"}
-        body = {"keys": [KEY.jwk()]} if url.endswith("/keys") else found
+        body = {"keys": [key.jwk() for key in self.keys]} if url.endswith("/keys") else found
         return HttpAnswer(200, {}, json.dumps(body).encode())
 
 
@@ -140,6 +141,18 @@ async def test_a_wrong_signature_is_refused(world: World) -> None:
 
 async def test_an_unknown_key_is_refused(world: World) -> None:
     assert await world.refused(world.token(header={"kid": "unknown"})) == "token_key_unknown"
+
+
+async def test_a_new_key_is_waited_for_while_the_issuer_was_asked_lately(world: World) -> None:
+    """Anybody can use up the one refetch with an invented kid; a logout that follows must come again, not be lost."""
+    assert await world.receiver.receive(world.token()) == 1
+    world.ender.ended.clear()
+    assert await world.refused(world.token(header={"kid": "invented"})) == "token_key_unknown"
+    world.published.keys.append(OTHER)
+    genuine = world.token(key=OTHER, header={"kid": OTHER.kid}, jti="j2")
+    assert await world.refused(genuine) in RETRY
+    world.clock.now += COOLDOWN_S
+    assert await world.receiver.receive(world.token(key=OTHER, header={"kid": OTHER.kid}, jti="j2")) == 1
 
 
 @pytest.mark.parametrize("header", [{"jwk": {}}, {"jku": "https://x"}, {"x5c": []}, {"crit": ["b64"], "b64": True}])

@@ -46,7 +46,7 @@ async def examine(
     now = time.time()
     local: dict[str, Callable[[], Iterable[Finding]]] = {
         "access": lambda: check_files.access(config),
-        "secrets": lambda: check_files.secrets(config),
+        "secrets": lambda: check_files.secrets(config, now),
         "certificates": lambda: check_files.certificates(config, now),
         "device PKI": lambda: check_files.device_pki(config, now),
         "risk": lambda: check_files.risk(config),

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -25,7 +26,7 @@ from plugins.signals import builtin
 
 Place = tuple[str | int, ...]
 _DAY_S = 86_400
-_SOON_S = 7 * _DAY_S
+_SOON_S, _RENEW_S = 7 * _DAY_S, 14 * _DAY_S
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _UNREADABLE = (OSError, ValueError, TypeError)
 # ISO 3166-1 alpha-2, and XK, which country data use as well.
@@ -90,7 +91,7 @@ def risk(config: Config) -> Iterator[Finding]:
             yield Finding(("risk", "signals"), f"{_why(error)}.", "docs/signals.md lists signals and their settings.")
 
 
-def secrets(config: Config) -> Iterator[Finding]:
+def secrets(config: Config, now: float) -> Iterator[Finding]:
     """Every secret can be read, by this user alone."""
     wanted: list[tuple[Place, Secret | None]] = [(("policy", "token"), config.policy.token)]
     for number, issuer in enumerate(config.issuers):
@@ -115,18 +116,23 @@ def secrets(config: Config) -> Iterator[Finding]:
         except ConfigError as error:
             yield Finding(place, error.problems[0].message, error.problems[0].fix)
             continue
-        if place[-1] == "key" and not _is_key_file(text):
-            yield Finding(
-                place, "This is no key file.", "Name the JSON file with keyId and key that Zitadel handed out."
-            )
+        if place[-1] == "key":
+            yield from _key_file(text, place, now)
 
 
-def _is_key_file(text: str) -> bool:
+def _key_file(text: str, place: Place, now: float) -> Iterator[Finding]:
     try:
         document = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(document, dict) and all(isinstance(document.get(name), str) for name in ("keyId", "key"))
+        whole = all(isinstance(document[name], str) for name in ("keyId", "key"))
+        ends = document.get("expirationDate")
+        left = datetime.fromisoformat(ends).timestamp() - now if isinstance(ends, str) else float("inf")
+    except (ValueError, TypeError, LookupError, AttributeError):
+        whole, left = False, 0.0
+    if not whole:
+        yield Finding(place, "This is no key file.", "Name the JSON file with keyId and key that Zitadel handed out.")
+    elif left < _RENEW_S:
+        message = f"The key ends in {left / _DAY_S:.0f} days." if left > 0 else "The key has expired."
+        yield Finding(place, message, "`gateway zitadel bootstrap` makes a new one.", is_warning=left > 0)
 
 
 def certificates(config: Config, now: float) -> Iterator[Finding]:

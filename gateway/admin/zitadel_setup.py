@@ -22,6 +22,7 @@ from gateway.identity.zitadel_events import EVENT_TYPES
 
 _PRIVATE = 0o600
 _DAY_S = 86_400
+_RENEW_DAYS = 14  # before the end
 _EQUALS = "TEXT_FILTER_METHOD_EQUALS"
 _RUN_TIME_ROLES = ("IAM_OWNER_VIEWER", "IAM_USER_MANAGER")
 CLIENT_SECRET, API_KEY, HOOK_KEY, TOKEN = "client.secret", "api-key.json", "webhook.key", "gateway.pat"
@@ -221,7 +222,7 @@ class Bootstrap:
         else:
             self._told(f"application {name}", "kept")
         self._made.api_client_id = _id(_object(found, "apiConfiguration"), "clientId")
-        if not self._has(API_KEY):
+        if not self._lasts(API_KEY, self._wanted.key_days):
             asked = {"applicationId": _id(found, "applicationId", "id"), "projectId": self._made.project_id}
             asked["expirationDate"] = rfc3339(time.time() + self._wanted.key_days * _DAY_S)
             answer = await self._connect(_APPLICATIONS, "CreateApplicationKey", asked)
@@ -251,7 +252,12 @@ class Bootstrap:
         else:
             target, key = _id(mine, "id"), ""
             renew = {} if self._has(HOOK_KEY) else {"expirationSigningKey": "0s"}
-            if renew or text(mine, "endpoint") != wanted.hook_uri:
+            drifted = (
+                text(mine, "endpoint") != wanted.hook_uri
+                or text(mine, "payloadType") not in {"", settings["payloadType"]}
+                or not {"restWebhook", "restCall"}.isdisjoint(mine)
+            )
+            if renew or drifted:
                 key = text(await self._rest("POST", f"/v2/actions/targets/{target}", settings | renew), "signingKey")
         if key:
             self._keep(HOOK_KEY, key.encode())
@@ -286,7 +292,7 @@ class Bootstrap:
             method = "CreateAdministrator" if mine is None else "UpdateAdministrator"
             await self._connect(_PERMISSIONS, method, asked)
             self._told("roles of the machine user", "made")
-        if not self._has(TOKEN):
+        if not self._lasts(TOKEN, self._wanted.token_days):
             expires = rfc3339(time.time() + self._wanted.token_days * _DAY_S)
             asked = {"userId": user, "expirationDate": expires}
             answer = await self._connect(_USERS, "AddPersonalAccessToken", asked)
@@ -311,6 +317,14 @@ class Bootstrap:
 
     def _has(self, name: str) -> bool:
         return (self._wanted.folder / name).is_file()
+
+    def _lasts(self, name: str, days: int) -> bool:
+        """Whether a credential of so many days is there and has more than two weeks before it; by its file's date."""
+        try:
+            age_s = time.time() - (self._wanted.folder / name).stat().st_mtime
+        except OSError:
+            return False
+        return age_s < max(days - _RENEW_DAYS, days / 2) * _DAY_S
 
     def _keep(self, name: str, secret: bytes) -> None:
         path = self._wanted.folder / name

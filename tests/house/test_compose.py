@@ -138,7 +138,7 @@ def test_nothing_waits_in_a_circle() -> None:
 
 
 def test_somebody_waits_for_whatever_ends_by_itself() -> None:
-    """`docker compose up --wait` fails for a service that has ended and that nobody waits for (docker/compose#10596)."""
+    """`up --wait` fails for a service that has ended and that nobody waits for (docker/compose#10596)."""
     waited_for = {needed for service in SERVICES.values() for needed in service.get("depends_on", {})}
     assert waited_for >= ONCE
 

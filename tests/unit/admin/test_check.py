@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,14 @@ async def test_a_country_that_is_none_is_found(site: Path) -> None:
     change(site, lambda text: text.replace("    allow:\n", "    allow:\n      countries: [UK]\n", 1))
     problem = await only(site, offline=True)
     assert (problem.key, problem.fix) == ("services.app.allow.countries[0]", "Write GB.")
+
+
+@pytest.mark.parametrize(("days", "message"), [(-1, "The key has expired."), (5, "The key ends in 5 days."), (60, "")])
+async def test_a_key_file_that_ends_soon_is_told(site: Path, days: int, message: str) -> None:
+    _with_issuer(site, "http://127.0.0.1:1")
+    ends = datetime.now(UTC) + timedelta(days=days, minutes=1)
+    text = json.dumps({"keyId": "1", "key": "x", "expirationDate": ends.isoformat().replace("+00:00", "Z")})
+    (site / "api.json").write_text(text)
+    report = await examine(site / "gateway.yaml", environ={}, offline=True)
+    found = [one.message for one in (*report.problems, *report.warnings) if "key" in one.key and "issuers" in one.key]
+    assert found == ([message] if message else [])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +111,26 @@ def test_a_secret_that_was_lost_is_made_anew(zitadel: Instance, tmp_path: Path) 
     assert (tmp_path / "secrets" / "client.secret").read_text() == "secret-two"
     assert (tmp_path / "secrets" / "webhook.key").read_text() == "signing-key-two"
     assert (tmp_path / "secrets" / "gateway.pat").read_text() == "pat-2"
+
+
+@pytest.mark.parametrize(("days", "renewed"), [(60, False), (77, True), (400, True)])
+def test_a_token_is_renewed_before_it_ends(zitadel: Instance, tmp_path: Path, days: int, renewed: bool) -> None:
+    bootstrap(zitadel, tmp_path)
+    token = tmp_path / "secrets" / "gateway.pat"
+    then = time.time() - days * 86_400
+    os.utime(token, (then, then))
+    assert bootstrap(zitadel, tmp_path).exit_code == 0
+    assert token.read_text() == ("pat-2" if renewed else "pat-1")
+
+
+def test_a_webhook_that_somebody_made_another_kind_is_set_right(zitadel: Instance, tmp_path: Path) -> None:
+    bootstrap(zitadel, tmp_path)
+    [target] = zitadel.targets.values()
+    target.pop("restAsync", None)
+    target["restCall"] = {"interruptOnError": True}
+    zitadel.fake.asked.clear()
+    assert bootstrap(zitadel, tmp_path).exit_code == 0
+    assert any("/v2/actions/targets/" in change for change in zitadel.changes)
 
 
 def test_what_is_stricter_already_stays(zitadel: Instance, tmp_path: Path) -> None:

@@ -96,6 +96,5 @@ DELETE FROM documents WHERE version IN (SELECT version FROM documents WHERE expi
 """
 ADD_CHANGE = "INSERT INTO changes (at, kind, key) VALUES (?, ?, ?)"
 LAST_CHANGE = "SELECT seq FROM sqlite_sequence WHERE name = 'changes'"
-FIRST_CHANGE = "SELECT min(seq) FROM changes"
 LIST_CHANGES = "SELECT seq, kind, key FROM changes WHERE seq > ? ORDER BY seq"
 PRUNE_CHANGES = "DELETE FROM changes WHERE seq <= ? AND at < ?"

@@ -246,6 +246,9 @@ def folders(config: Config) -> Iterator[Finding]:
             yield Finding(("state",), f"{state} is no folder.", "Name a folder.")
         elif stat.S_IMODE(state.stat().st_mode) & _OTHERS:
             yield Finding(("state",), f"Others can use {state}.", f"Run `chmod 700 {state}`.")
+    master = state / "master.key"
+    if master.exists() and stat.S_IMODE(master.stat().st_mode) & _OTHERS:
+        yield Finding(("state",), f"Others can use {master}.", f"Run `chmod 600 {master}`.")
     for place, folder in ((("state",), state), (("record", "file"), config.record.file.parent)):
         nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
         if not os.access(nearest, os.W_OK | os.X_OK):

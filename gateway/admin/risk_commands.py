@@ -70,7 +70,7 @@ def _written(out: Path | None) -> Iterator[IO[str]]:
 
 @risk_app.command("explain")
 def risk_explain(
-    issuer: Annotated[str, typer.Argument(help="The person's issuer, as the configuration names it.")],
+    issuer: Annotated[str, typer.Argument(help="The person's issuer, as the configuration names it, or its slug.")],
     subject: Annotated[str, typer.Argument(help="The person's subject at this issuer.")],
     config: ConfigOption = DEFAULT_CONFIG,
     json_wanted: JsonOption = False,
@@ -79,7 +79,11 @@ def risk_explain(
     from gateway.admin import risk_history  # noqa: PLC0415
     from gateway.config import load  # noqa: PLC0415
 
-    found = asyncio.run(risk_history.explain(load(config), issuer, subject))
+    loaded = load(config)
+    known = {name: one.issuer for one in loaded.issuers for name in (one.issuer, one.slug)}
+    if issuer not in known:
+        output.note(f"[yellow]warning[/] The configuration names no issuer {escape(issuer)}.")
+    found = asyncio.run(risk_history.explain(loaded, known.get(issuer, issuer), subject))
     if json_wanted:
         output.as_json(found)
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,6 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from gateway.core.reasons import Refusal
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _METHOD = re.compile(rb"[A-Z]{1,20}\Z")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-zA-Z]{1,256}\Z")

@@ -230,7 +230,10 @@ async def _serve(config_path: Path, config: Config, announce: Callable[[Supervis
         loop.add_signal_handler(signal.SIGHUP, hup.set)
         keeps = [asyncio.ensure_future(supervisor.keep(number)) for number in range(config.listen.workers)]
         admin.start(keeper)
-        tasks = [asyncio.ensure_future(_watch_files(supervisor, hup)), asyncio.ensure_future(_keep_crl(keeper))]
+        tasks = [
+            asyncio.ensure_future(_watch_files(supervisor, hup)),
+            asyncio.ensure_future(_keep_crl(keeper, supervisor)),
+        ]
         try:
             failed = await _first_start(supervisor, done)
             if failed:
@@ -275,10 +278,12 @@ async def _watch_files(supervisor: Supervisor, hup: asyncio.Event) -> None:
             await supervisor.reload()
 
 
-async def _keep_crl(keeper: Keeper) -> None:
+async def _keep_crl(keeper: Keeper, supervisor: Supervisor) -> None:
     while True:
         with contextlib.suppress(OSError):
             await keeper.refresh_crl()
+            if (crl := supervisor.config.devices.crl_file) is not None:
+                supervisor.metrics.crl_age(time.time() - crl.stat().st_mtime)
         await asyncio.sleep(_KEEP_EVERY_S)
 
 

@@ -25,7 +25,6 @@ SESSION_REVOKED, CREDENTIAL, COMPLIANCE, RISK, ASSURANCE = (
     "risk-level-change",
     "assurance-level-change",
 )
-VERIFICATION = SSF + "verification"
 _OLDEST_S, _AHEAD_S = 7 * 86_400.0, 60.0
 _MAX_TEXT, _MAX_EVENTS = 512, 8
 _JTI = re.compile(r"[\x21-\x7e]{1,128}\Z")

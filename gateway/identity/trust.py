@@ -27,7 +27,7 @@ from cryptography.x509.verification import (
 )
 
 from gateway.core.reasons import Refusal
-from gateway.identity.pki import UUID, DeviceKey, common_name, key_usage, pem_of, serial_hex, usages, utc
+from gateway.identity.pki import UUID, DeviceKey, common_name, key_usage, serial_hex, usages, utc
 
 _CHAIN_LENGTH = 3  # leaf, issuing CA, root
 _SKEW_S = 60.0  # between the clock that signed a list and ours
@@ -165,16 +165,6 @@ class DeviceTrust:
             if not any(_signed_by(one, root) for root in self.roots):
                 raise ValueError("an issuing CA in the device CA file is not signed by a root in it")
         self._store = Store(self.roots)
-
-    @property
-    def root_pem(self) -> bytes:
-        """The roots, PEM."""
-        return pem_of(*self.roots)
-
-    @property
-    def issuing_pem(self) -> bytes:
-        """The issuing CAs, PEM: the chain a device shows beside its certificate."""
-        return pem_of(*self.issuing)
 
     def verify(self, leaf: x509.Certificate, now: float) -> tuple[float, float] | Refusal:
         """The window of time in which leaf, issuing CA and root are all valid; `certificate_malformed` without a path.

@@ -1,8 +1,8 @@
 """The gateway's own operational log: JSON on stderr, or coloured lines at a terminal.
 
-It speaks of the gateway (started, reloaded, a worker died), not of requests. Law: inside `silent()`, which a zero-log
-request runs in, nothing is logged at all; secrets are cut out by name and by shape; and of a library outside this house
-only the place is kept, because its words may hold an address, a URL or a token.
+It speaks of the gateway (started, reloaded, a worker died), never of a request: of a bug that one runs into, the kind
+of error and the place. Law: secrets are cut out by name and by shape; and of a library outside this house only the
+place is kept, because its words may hold an address, a URL or a token.
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_SILENT: ContextVar[bool] = ContextVar("gateway_log_silent", default=False)
 _CUT = "[cut out]"
 _SECRET_NAME = re.compile(
     r"authorization|cookie|token|secret|password|passwd|passphrase|assertion|dpop|private|credential|api.?key"
@@ -33,21 +29,10 @@ _SECRET_SHAPE = re.compile(
 _OURS = ("gateway", "plugins", "__main__")
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """Log nothing in this context: this thread's or task's, and those started from it."""
-    token = _SILENT.set(True)
-    try:
-        yield
-    finally:
-        _SILENT.reset(token)
-
-
 def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
     """Set up logging for this process, on stderr by default. Other libraries speak from WARNING on."""
     out = sys.stderr if stream is None else stream
     shared: list[Processor] = [
-        _hush,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -55,7 +40,6 @@ def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
     # Both renderers get the traceback as text: the ones that show local variables would show secrets.
     render: Processor = structlog.dev.ConsoleRenderer() if out.isatty() else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(out)
-    handler.addFilter(lambda _: not _SILENT.get())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -113,12 +97,6 @@ def _clean(value: object) -> object:
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(below) for below in value]
     return _SECRET_SHAPE.sub(_CUT, value if isinstance(value, str) else repr(value))
-
-
-def _hush(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    if _SILENT.get():
-        raise structlog.DropEvent
-    return event
 
 
 def _only_the_place(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

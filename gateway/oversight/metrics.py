@@ -123,7 +123,7 @@ class Metrics:
         self._policy_version = version
 
     def crl_age(self, seconds: float) -> None:
-        """The age of the CRL that this process uses."""
+        """The age of the CRL's file."""
         if self._crl_age is None:
             # Made late: before the first CRL there is no age, and 0 would look like the best one.
             self._crl_age = Gauge(

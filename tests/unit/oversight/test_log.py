@@ -1,4 +1,3 @@
-import asyncio
 import io
 import json
 import logging
@@ -63,31 +62,6 @@ def test_the_standard_logger_of_a_lower_layer_comes_out_the_same_way(out):
     logging.getLogger("gateway.identity.oidc").info("keys of %s fetched", "https://issuer")
     [line] = lines(out)
     assert line["event"] == "keys of https://issuer fetched"
-
-
-def test_nothing_is_logged_in_silence(out):
-    with log.silent():
-        log.get("edge").error("canary")
-        logging.getLogger("gateway.x").error("canary")
-        logging.getLogger("other").error("canary")
-    log.get("edge").error("after")
-    assert [line["event"] for line in lines(out)] == ["after"]
-
-
-async def test_silence_belongs_to_one_task_and_those_it_starts(out):
-    async def child():
-        log.get("edge").error("canary")
-
-    async def quiet():
-        with log.silent():
-            await asyncio.gather(child(), asyncio.sleep(0.01))
-
-    async def loud():
-        await asyncio.sleep(0.005)
-        log.get("edge").error("heard")
-
-    await asyncio.gather(quiet(), loud())
-    assert [line["event"] for line in lines(out)] == ["heard"]
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
         person = Person(world.pki.root, device)
         say(f"{_PUSHED} logouts and locks at the provider, told by pushes")
         pushed = [_ending(world, person, lock=number % 2 == 1) for number in range(_PUSHED)]
-        say(f"{_RECONCILED} logouts at the provider, every push lost")
+        say(f"{_RECONCILED} logouts and locks at the provider, every push lost")
         world.order("switch", name="deliver_nothing", value=True)
-        reconciled = [_ending(world, person, lock=False) for _ in range(_RECONCILED)]
+        reconciled = [_ending(world, person, lock=number % 2 == 1) for number in range(_RECONCILED)]
         world.order("switch", name="deliver_nothing", value=False)
         say(f"{_PARALLEL} requests at once when the token expires")
         refreshes = _refreshes(world, person)

@@ -46,7 +46,7 @@ class Key:
         return self.private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
 
     def sign(self, claims: Mapping[str, Any], headers: Mapping[str, Any] | None = None) -> str:
-        """A JWT. Zitadel: typ is "JWT" for id tokens, access tokens and logout tokens alike."""
+        """A JWT. Zitadel C2: typ is "JWT" for id tokens, access tokens and logout tokens alike."""
         return jwt.encode(
             dict(claims), self.private, algorithm="RS256", headers={"kid": self.kid, "typ": "JWT", **(headers or {})}
         )
@@ -80,14 +80,14 @@ class TokenOffice:
     def __init__(self, issuer: str, clock: Callable[[], float]) -> None:
         self.issuer = issuer
         self.people = {person.user: person for person in PEOPLE}
-        # Zitadel: a new instance has two RSA keys, one of them active; both are published.
+        # Zitadel C13: a new instance has two RSA keys, one of them active; both are published.
         self.keys = [Key(), Key()]
         self._clock = clock
         self._sessions: dict[str, LoginSession] = {}
         self._issued: dict[str, Issued] = {}
-        # Zitadel: tokens carry every client of the project.
+        # Zitadel C3: tokens carry every client of the project.
         self.clients = {APP_CLIENT: PROJECT, SECOND_CLIENT: PROJECT}
-        # Zitadel: introspection is inactive for somebody locked, deactivated or removed; a JWT still verifies.
+        # Zitadel C9: introspection is inactive for somebody locked, deactivated or removed; a JWT still verifies.
         self.barred: set[str] = set()
 
     # ---- issuing ----
@@ -97,7 +97,7 @@ class TokenOffice:
     ) -> str:
         """A JWT access token. `overrides` replace claims; None removes one.
 
-        Zitadel: aud lists every client of the project and the project; there is no scope, sid, amr or acr.
+        Zitadel C4: aud lists every client of the project and the project; there is no scope, sid, amr or acr.
         """
         claims = self._claims(user)
         claims.update(overrides)
@@ -135,7 +135,7 @@ class TokenOffice:
         return (name, found) if found.claims.get("exp", 0) > self._clock() else None
 
     def audience(self, client: str) -> list[str]:
-        """Zitadel: aud is an array of every client id of the project, and the project id."""
+        """Zitadel C3: aud is an array of every client id of the project, and the project id."""
         project = self.clients.get(client, PROJECT)
         others = [name for name, owner in self.clients.items() if owner == project and name != client]
         return [client, *others, project]
@@ -203,16 +203,16 @@ class TokenOffice:
         return session
 
     def end_session(self, user: str) -> None:
-        """Zitadel: the session's tokens become inactive at once; its JWTs still verify."""
+        """Zitadel C11: the session's tokens become inactive at once; its JWTs still verify."""
         if user in self._sessions:
             self._sessions[user].ended = True
 
     def rotate_keys(self) -> None:
-        """Zitadel: the next key becomes active; the old one is inactive, and published until it is deleted."""
+        """Zitadel C13: the next key becomes active; the old one is inactive, and published until it is deleted."""
         self.keys = [self.keys[1], Key(), *self.keys[:1], *self.keys[2:]]
 
     def delete_old_keys(self) -> None:
-        """Zitadel: what a deleted key signed is no longer valid."""
+        """Zitadel C13: what a deleted key signed is no longer valid."""
         del self.keys[2:]
 
     # ---- reading ----
@@ -224,7 +224,7 @@ class TokenOffice:
         if known is None:
             return inactive
         issued = known[1]
-        # Zitadel: a token is inactive for a client whose own id and project are not in aud.
+        # Zitadel C7: a token is inactive for a client whose own id and project are not in aud.
         if not {client, self.clients.get(client, PROJECT)} & set(issued.claims.get("aud", ())):
             return inactive
         person = issued.session.person
@@ -239,12 +239,12 @@ class TokenOffice:
             "email_verified": True,
             **issued.claims,
         }
-        # Zitadel: a login through an external provider, or a machine, has neither.
+        # Zitadel C16: a login through an external provider, or a machine, has neither.
         if issued.session.amr:
             answer["amr"] = list(issued.session.amr)
         if issued.session.auth_time is not None:
             answer["auth_time"] = issued.session.auth_time
-        # Zitadel: only the roles of the introspecting client's own project are told.
+        # Zitadel C7: only the roles of the introspecting client's own project are told.
         answer.pop(_ROLES.format(OTHER_PROJECT), None)
         return answer
 
@@ -272,6 +272,7 @@ class TokenOffice:
             "iat": now,
             "nbf": now,
             "client_id": session.client,
+            # Zitadel C5: the token's name begins with its session's.
             "jti": f"{session.id}-at_{snowflake()}",
         }
         return claims | self.assertions(person)

@@ -115,3 +115,12 @@ def test_no_key_and_no_certificate_is_committed() -> None:
         path = ROOT / name
         if path.is_file() and path.stat().st_size < 1 << 20:
             assert marker not in path.read_text(encoding="utf-8", errors="ignore"), name
+
+
+def test_each_behaviour_of_the_emulator_names_its_line_of_the_contract() -> None:
+    contract = (ROOT / "gateway/dev/zitadel/__init__.py").read_text(encoding="utf-8")
+    known = set(re.findall(r"^(C[0-9]+) ", contract, re.MULTILINE))
+    sources = [path for path in SOURCES if "gateway/dev/" in name_of(path) and path.name != "__init__.py"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    assert re.findall(r"Zitadel: .*", text) == []
+    assert set(re.findall(r"Zitadel (C[0-9]+): ", text)) == known

@@ -59,7 +59,7 @@ class Actions:
         self._check(settings)
         target = Target(snowflake(), settings, [secrets.token_urlsafe(32)], not self._switches.fresh_targets_sleep)
         self.targets[target.id] = target
-        # Zitadel: signingKey is shown once.
+        # Zitadel C12: signingKey is shown once.
         return {"id": target.id, "creationDate": moment(self._clock()), "signingKey": target.keys[0]}
 
     def _check(self, settings: Mapping[str, Any]) -> None:
@@ -67,7 +67,7 @@ class Actions:
         if urlsplit(endpoint).scheme not in {"http", "https"}:
             raise ApiError(INVALID, "Errors.Target.InvalidURL", "COMMAND-1r2cd")
         seconds(settings.get("timeout", "10s"))
-        # Zitadel: the deny list is checked on save.
+        # Zitadel C15: the deny list is checked on save.
         if self._courier.denies(endpoint):
             raise ApiError(INVALID, "Errors.Target.DeniedURL", "COMMAND-d8nxt")
 
@@ -79,7 +79,7 @@ class Actions:
         target.awake = True
         answer = {"changeDate": moment(self._clock())}
         if "expirationSigningKey" in call.body:
-            # Zitadel: several v1 while a key rotates.
+            # Zitadel C12: several v1 while a key rotates.
             kept = target.keys[:1] if seconds(call.body["expirationSigningKey"]) > 0 else []
             target.keys = [secrets.token_urlsafe(32), *kept]
             answer["signingKey"] = target.keys[0]
@@ -128,7 +128,7 @@ class Actions:
         body = json.dumps(self._document(event)).encode()
 
         def deliver() -> None:
-            # Zitadel: event delivery is at most once; one attempt, any error ends it.
+            # Zitadel C12: event delivery is at most once; one attempt, any error ends it.
             signature = sign(target.keys, body, int(self._clock()))
             headers = {"content-type": "application/json", "ZITADEL-Signature": signature}
             timeout_s = min(seconds(target.settings.get("timeout", "10s")), 10.0)
@@ -138,7 +138,7 @@ class Actions:
 
     def _document(self, event: Event) -> dict[str, Any]:
         payload: Any = dict(event.payload or {})
-        # Zitadel: event_payload is an object or base64 text.
+        # Zitadel C12: event_payload is an object or base64 text.
         if self._switches.base64_payload:
             payload = base64.b64encode(json.dumps(payload).encode()).decode()
         return {
@@ -156,7 +156,7 @@ class Actions:
 
 
 def sign(keys: list[str], body: bytes, at: int) -> str:
-    """Zitadel: t=<unix>,v1=<hex HMAC-SHA256(key, "<t>." + body)>, one v1 for each key."""
+    """Zitadel C12: t=<unix>,v1=<hex HMAC-SHA256(key, "<t>." + body)>, one v1 for each key."""
     made = [hmac.new(key.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest() for key in keys]
     return ",".join((f"t={at}", *(f"v1={one}" for one in made)))
 

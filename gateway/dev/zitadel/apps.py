@@ -80,12 +80,12 @@ class Apps:
 
     def check(self, settings: dict[str, Any]) -> None:
         """Raises ApiError for settings that Zitadel refuses."""
-        # Zitadel: the deny list is checked on save, for back-channel logout URIs too.
+        # Zitadel C15: the deny list is checked on save, for back-channel logout URIs too.
         if self._courier.denies(settings.get("backChannelLogoutUri", "")):
             raise ApiError(INVALID, "Errors.Project.App.Blocked.BackchannelLogoutURL", "COMMAND-b1Kxz")
 
     def endpoints(self) -> list[Endpoint]:
-        """Zitadel: the newer services have Connect and gRPC only."""
+        """Zitadel C14: the newer services have Connect and gRPC only."""
         projects = {
             "ListProjects": ("read", self._list_projects),
             "CreateProject": ("write", self._create_project),

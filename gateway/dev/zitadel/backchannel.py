@@ -24,14 +24,14 @@ class LogoutSender:
         self._office, self._courier, self._clock = office, courier, clock
 
     def token(self, subject: str, sid: str, client: str) -> str:
-        """Zitadel: header typ is "JWT", aud the one client, exp fifteen minutes on; sid and sub, never a nonce."""
+        """Zitadel C11: header typ is "JWT", aud the one client, exp fifteen minutes on; sid and sub, never a nonce."""
         now = int(self._clock())
         events: dict[str, Any] = {_EVENT: {}}
         claims = {"iss": self._office.issuer, "sub": subject, "aud": [client], "iat": now, "exp": now + TOKEN_LIFE_S}
         return self._office.keys[0].sign({**claims, "jti": snowflake(), "sid": sid, "events": events})
 
     def send(self, uri: str, subject: str, sid: str, client: str) -> None:
-        """Post soon. Zitadel: 3 attempts of 5 s; 200, 202, 204 are good, and 400 counts as delivered."""
+        """Post soon. Zitadel C11: 3 attempts of 5 s; 200, 202, 204 are good, and 400 counts as delivered."""
 
         def deliver() -> None:
             body = urlencode({"logout_token": self.token(subject, sid, client)}).encode()

@@ -41,7 +41,7 @@ class Clients:
         return self._apps.by_client.get(client_id)
 
     def _by_assertion(self, assertion: str) -> App | None:
-        """Zitadel: iss = sub = client id, aud has the issuer, iat at most an hour old and one second ahead."""
+        """Zitadel C1: iss = sub = client id, aud has the issuer, iat at most an hour old and one second ahead."""
         options: Any = {"require": ["iss", "sub", "aud", "iat", "exp"], "verify_iat": False, "verify_exp": False}
         try:
             kid = jwt.get_unverified_header(assertion).get("kid")

@@ -35,7 +35,7 @@ class Courier:
         self.sent: list[Sent] = []
         self.context = context
         self._switches = switches
-        # Zitadel: one worker delivers events; back-channel logouts have workers of their own.
+        # Zitadel C12: one worker delivers events; back-channel logouts have workers of their own.
         self._pools = {"hook": ThreadPoolExecutor(1), "logout": ThreadPoolExecutor(4)}
         self._running: set[Future[None]] = set()
 
@@ -71,7 +71,7 @@ class Courier:
         return status
 
     def denies(self, url: str) -> bool:
-        """Zitadel: private, loopback and link-local addresses are on HTTPClient.DenyList; checked when saved."""
+        """Zitadel C15: private, loopback and link-local addresses are on HTTPClient.DenyList; checked when saved."""
         if not self._switches.deny_list:
             return False
         host = urlsplit(url).hostname or ""

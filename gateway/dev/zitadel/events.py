@@ -36,7 +36,7 @@ class EventLog:
         self._last = 0.0
 
     def add(self, kind: str, of: str, name: str, payload: Mapping[str, Any] | None = None, editor: str = "") -> Event:
-        """Zitadel: `sequence` counts per aggregate, so it is no global cursor."""
+        """Zitadel C14: `sequence` counts per aggregate, so it is no global cursor."""
         self._sequences[of, name] += 1
         # Distinct in microseconds, so that "strictly after" loses nothing.
         self._last = max(self._clock(), self._last + 2e-6)
@@ -51,13 +51,13 @@ class EventLog:
         return self._sequences[of, name]
 
     def endpoints(self) -> list[Endpoint]:
-        """Zitadel: POST /admin/v1/events/_search needs IAM_OWNER_VIEWER."""
+        """Zitadel C14: POST /admin/v1/events/_search needs IAM_OWNER_VIEWER."""
         return [Endpoint("POST", "/admin/v1/events/_search", "read", self._search)]
 
     def _search(self, call: Call) -> dict[str, Any]:
         body = call.body
         between = body.get("range", {})
-        # Zitadel: `from` is strictly after.
+        # Zitadel C14: `from` is strictly after.
         since = _seconds(body.get("from") or between.get("since"))
         until = _seconds(between.get("until"), float("inf"))
         kinds, types = body.get("eventTypes") or (), body.get("aggregateTypes") or ()

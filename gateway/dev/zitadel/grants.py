@@ -88,7 +88,7 @@ class Grants:
 
     def _grant(self, app: App, code: Code, user: User) -> Grant:
         session, wanted, now = code.session, code.request, self._clock()
-        # Zitadel: sid is the Session API's id; amr and auth_time come from its factors, and acr is never set.
+        # Zitadel C16: sid is the Session API's id; amr and auth_time come from its factors, and acr is never set.
         auth_time = None if session.auth_time is None or self._switches.no_auth_time else int(session.auth_time)
         amr = () if self._switches.empty_amr else session.amr
         name = f"V2_{snowflake()}"
@@ -104,6 +104,7 @@ class Grants:
 
     def _answer(self, grant: Grant) -> Response:
         life_s = self._settings.life_s("accessTokenLifetime")
+        # Zitadel C6: a JWT or an opaque token, as the client is set.
         opaque = grant.app.settings.get("accessTokenType") != JWT
         token, grant.access = self._office.issue(grant.login, opaque=opaque, life_s=life_s)
         answer: dict[str, Any] = {"access_token": token, "token_type": "Bearer", "expires_in": int(life_s)}
@@ -136,11 +137,11 @@ class Grants:
     def _refresh(self, app: App, form: Mapping[str, str]) -> Response:
         shown = form.get("refresh_token", "").encode()
         known = [one for one in self.grants if one.refresh and secrets.compare_digest(one.refresh.encode(), shown)]
-        # Zitadel: reuse of a refresh token is refused, and the family lives on (7321).
+        # Zitadel C8: reuse of a refresh token is refused, and the family lives on (7321).
         if not known or known[0].app is not app or not self._lives(known[0]):
             return _invalid(_REFRESH_OVER)
         grant = known[0]
-        # Zitadel: refreshing kills the previous access token at once (9331).
+        # Zitadel C8: refreshing kills the previous access token at once (9331).
         self._office.withdraw(grant.access)
         return self._answer(grant)
 
@@ -161,7 +162,7 @@ class Grants:
     # ---- revoke, userinfo, end_session ----
 
     async def revoke(self, request: Request) -> Response:
-        """RFC 7009. Zitadel: revoking the refresh token kills the access token too."""
+        """RFC 7009. Zitadel C8: revoking the refresh token kills the access token too."""
         form = await read_form(request)
         app = self._clients.known(request, form)
         if app is None:
@@ -181,7 +182,7 @@ class Grants:
         return Response(status_code=200)
 
     async def userinfo(self, request: Request) -> Response:
-        """OpenID Connect Core section 5.3. Zitadel: 401 when the token is not active."""
+        """OpenID Connect Core section 5.3. Zitadel C1: 401 when the token is not active."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         known = self._office.issued(token) if scheme.lower() == "bearer" else None
         if known is None:
@@ -191,7 +192,7 @@ class Grants:
         return JSONResponse({"sub": person.subject, **names, **self._office.assertions(person)})
 
     async def end_session(self, request: Request) -> Response:
-        """RP-Initiated Logout 1.0. Zitadel: an expired hint is taken; client_id must equal its azp; exact URIs."""
+        """RP-Initiated Logout 1.0. Zitadel C1: an expired hint is taken; client_id must equal its azp; exact URIs."""
         given = dict(request.query_params) | (await read_form(request) if request.method == "POST" else {})
         hint = self._office.own(given.get("id_token_hint", ""))
         client = given.get("client_id") or hint.get("azp", "")

@@ -96,7 +96,7 @@ class Instance:
         return found.code(self._clock())
 
     def _session_ended(self, session: Session) -> None:
-        """Zitadel: back-channel logout goes to every client with tokens of the session, on its end alone."""
+        """Zitadel C11: back-channel logout goes to every client with tokens of the session, on its end alone."""
         for grant in self.grants.ended(session):
             uri = grant.app.settings.get("backChannelLogoutUri", "")
             if uri:
@@ -155,7 +155,7 @@ class HostGuard:
         self._host = urlsplit(instance.office.issuer).netloc
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Zitadel: another Host than the public one is 404 "Instance not found", unless x-zitadel-instance-host is."""
+        """Zitadel C16: another Host than the public one is 404 "Instance not found"; x-zitadel-instance-host counts."""
         if scope["type"] != "http" or scope["path"].startswith("/dev/"):
             await self._app(scope, receive, send)
             return

@@ -75,7 +75,7 @@ class LoginPages:
         ]
 
     def endpoints(self) -> list[Endpoint]:
-        """Zitadel: CreateCallback needs IAM_LOGIN_CLIENT, which lets its holder log anybody in."""
+        """Zitadel C17: CreateCallback needs IAM_LOGIN_CLIENT, which lets its holder log anybody in."""
         service = "/zitadel.oidc.v2.OIDCService"
         return [
             Endpoint("POST", f"{service}/CreateCallback", "login", self._create_callback),
@@ -91,7 +91,7 @@ class LoginPages:
         app = self._apps.by_client.get(given.get("client_id", ""))
         if app is None or app.kind != "oidcConfiguration":
             return _refused("Errors.App.NotFound")
-        # Zitadel: redirect URIs are compared exactly.
+        # Zitadel C1: redirect URIs are compared exactly.
         if given.get("redirect_uri") not in app.uris("redirectUris"):
             return _refused("The requested redirect_uri is missing in the client configuration.")
         wanted, problem = self._read(given)
@@ -103,7 +103,7 @@ class LoginPages:
         if wanted.prompt == "none":
             return self._back(wanted, {"error": "login_required", "error_description": "Errors.LoginRequired"})
         self._requests[wanted.id] = wanted
-        # Zitadel: Login V2 gets the request's id in `authRequest`.
+        # Zitadel C17: Login V2 gets the request's id in `authRequest`.
         return RedirectResponse(f"{self._issuer}{LOGIN_PATH}?authRequest={wanted.id}", 302)
 
     def _read(self, given: Mapping[str, str]) -> tuple[AuthRequest, tuple[str, str] | None]:
@@ -124,7 +124,7 @@ class LoginPages:
             return wanted, ("unsupported_response_type", "Errors.AuthRequest.ResponseType")
         if "openid" not in wanted.scope.split():
             return wanted, ("invalid_scope", "The scope openid is missing in your request.")
-        # Zitadel: PKCE is S256 only.
+        # Zitadel C1: PKCE is S256 only.
         if not wanted.challenge or given.get("code_challenge_method") != "S256":
             return wanted, ("invalid_request", "code_challenge with S256 is needed")
         return wanted, None
@@ -138,7 +138,7 @@ class LoginPages:
         except ApiError:
             return None
         auth_time = session.auth_time
-        # Zitadel: Login V2 has ignored max_age (12258); a switch here.
+        # Zitadel C16: Login V2 has ignored max_age (12258); a switch here.
         if wanted.max_age is not None and not self._switches.ignore_max_age:
             return session if auth_time is not None and self._clock() - auth_time <= wanted.max_age else None
         return session
@@ -148,7 +148,7 @@ class LoginPages:
         code = secrets.token_urlsafe(32)
         self._requests.pop(wanted.id, None)
         self.codes[code] = Code(wanted, session, self._clock() + _CODE_LIFE_S, code)
-        # Zitadel: no RFC 9207 `iss`.
+        # Zitadel C1: no RFC 9207 `iss`.
         return _with_query(wanted.redirect_uri, {"code": code, "state": wanted.state})
 
     def _back(self, wanted: AuthRequest, error: Mapping[str, str]) -> Response:
@@ -197,7 +197,7 @@ class LoginPages:
             return {"callbackUrl": _with_query(wanted.redirect_uri, error)}
         proof = call.body["session"]
         session = self._sessions.proven(proof["sessionId"], proof["sessionToken"])
-        # Zitadel: a session with just a `user` check is enough here, and gives tokens without amr and auth_time.
+        # Zitadel C17: a session with just a `user` check is enough here, and gives tokens without amr and auth_time.
         if session.user is None:
             raise ApiError(PRECONDITION, "Errors.Session.UserMissing", "COMMAND-user0")
         return {"callbackUrl": self.callback(wanted, session)}

@@ -47,13 +47,13 @@ class Session:
 
     @property
     def amr(self) -> tuple[str, ...]:
-        """Zitadel: pwd, otp, and mfa for two methods; an external provider adds nothing."""
+        """Zitadel C16: pwd, otp, and mfa for two methods; an external provider adds nothing."""
         methods = [short for name, short in (("password", "pwd"), ("totp", "otp")) if name in self.factors]
         return (*methods, "mfa") if len(methods) > 1 else tuple(methods)
 
     @property
     def auth_time(self) -> float | None:
-        """Zitadel: a session with a `user` check alone has none."""
+        """Zitadel C16: a session with a `user` check alone has none."""
         return max((at for name, at in self.factors.items() if name != "user"), default=None)
 
 
@@ -96,7 +96,7 @@ class Sessions:
         return found
 
     def end(self, session: Session, editor: str = "") -> None:
-        """Zitadel: session.terminated; tokens of it are inactive at once and back-channel logout goes out."""
+        """Zitadel C11: session.terminated; tokens of it are inactive at once and back-channel logout goes out."""
         if session.ended:
             return
         session.ended = True
@@ -128,7 +128,7 @@ class Sessions:
 
     def _prove(self, user: User, checks: Mapping[str, Any]) -> None:
         if user.state != ACTIVE:
-            # Zitadel: locked and deactivated users pass no check.
+            # Zitadel C9: locked and deactivated users pass no check.
             raise ApiError(PRECONDITION, "Errors.User.Locked", "COMMAND-JLK35")
         if "password" in checks and not user.knows(checks["password"]["password"]):
             self._failed(user)
@@ -146,7 +146,7 @@ class Sessions:
     def _failed(self, user: User) -> None:
         user.failures += 1
         self._log.add("user.human.password.check.failed", "user", user.person.subject)
-        # Zitadel: lockout is off (0) until it is set.
+        # Zitadel C14: lockout is off (0) until it is set.
         if 0 < self._attempts() <= user.failures:
             self._users.move(user.person.subject, "lock")
 
@@ -183,7 +183,7 @@ class Sessions:
         checks = call.body.get("checks", {})
         self._check(session, checks)
         self._tell(session, checks)
-        # Zitadel: a new sessionToken, the old one dies.
+        # Zitadel C14: a new sessionToken, the old one dies.
         session.token = secrets.token_urlsafe(32)
         return {**self._details(session), "sessionToken": session.token}
 
@@ -198,7 +198,7 @@ class Sessions:
         return self._details(session)
 
     def _search(self, call: Call) -> dict[str, Any]:
-        """Zitadel: there is no "terminate all"; search by userIdQuery and delete each."""
+        """Zitadel C14: there is no "terminate all"; search by userIdQuery and delete each."""
         found = [session for session in self.by_id.values() if self.live(session.id)]
         for query in call.body.get("queries", ()):
             if "userIdQuery" in query:

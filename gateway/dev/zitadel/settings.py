@@ -20,7 +20,7 @@ class Settings:
     """What the instance is set to."""
 
     def __init__(self) -> None:
-        # Zitadel: 8 characters of four classes; no password age; lockout off; no forced second factor; 12 h tokens.
+        # Zitadel C14: 8 characters of four classes; no password age; lockout off; no forced second factor; 12 h tokens.
         self.policies: dict[str, dict[str, Any]] = {
             "policies/login": {
                 "allowUsernamePassword": True,
@@ -58,7 +58,7 @@ class Settings:
 
     @property
     def forces_mfa(self) -> bool:
-        """Zitadel: enforced by the login pages alone, not by the API."""
+        """Zitadel C14: enforced by the login pages alone, not by the API."""
         return bool(self.policies["policies/login"].get("forceMfa"))
 
     def endpoints(self) -> list[Endpoint]:
@@ -88,7 +88,7 @@ class Settings:
     def _writer(self, name: str) -> Callable[[Call], dict[str, Any]]:
         def write(call: Call) -> dict[str, Any]:
             new = dict(call.body)
-            # Zitadel: all four are required.
+            # Zitadel C14: all four are required.
             if name == "settings/oidc" and not all(seconds(new.get(key)) > 0 for key in _LIFETIMES):
                 raise ApiError(INVALID, "Errors.OIDCSettings.Invalid", "COMMAND-d9nlw")
             held = self.policies[name]

@@ -9,19 +9,19 @@ from dataclasses import dataclass, fields
 class Switches:
     """Set attributes to break things; `set` does so by name."""
 
-    # Zitadel: clocks differ; positive is ahead of the world.
+    # Zitadel C16: clocks differ; positive is ahead of the world.
     skew_s: float = 0.0
-    # Zitadel: Login V2 has ignored max_age (12258).
+    # Zitadel C16: Login V2 has ignored max_age (12258).
     ignore_max_age: bool = False
-    # Zitadel: a login through an external provider adds nothing to amr.
+    # Zitadel C16: a login through an external provider adds nothing to amr.
     empty_amr: bool = False
-    # Zitadel: auth_time is missing for a session with a `user` check alone; here for every session.
+    # Zitadel C16: auth_time is missing for a session with a `user` check alone; here for every session.
     no_auth_time: bool = False
-    # Zitadel: 4.15.2 and later refuse private addresses for targets and logout URIs unless the list is narrowed.
+    # Zitadel C15: 4.15.2 and later refuse private addresses for targets and logout URIs unless the list is narrowed.
     deny_list: bool = False
-    # Zitadel: event_payload is an object or, in other versions, the same as base64 text.
+    # Zitadel C12: event_payload is an object or, in other versions, the same as base64 text.
     base64_payload: bool = False
-    # Zitadel: a fresh target may not fire until it was updated (12185).
+    # Zitadel C12: a fresh target may not fire until it was updated (12185).
     fresh_targets_sleep: bool = False
     # Deliveries (webhooks and back-channel logouts).
     deliver_twice: bool = False

@@ -67,24 +67,24 @@ class Users:
         if user.state not in needed:
             raise ApiError(PRECONDITION, error, "COMMAND-k2s9f")
         user.state, user.failures = state, 0
-        # Zitadel: lock and deactivate kill tokens, end no session, send no back-channel logout (10307).
+        # Zitadel C9: lock and deactivate kill tokens, end no session, send no back-channel logout (10307).
         (self._barred.discard if state == ACTIVE else self._barred.add)(subject)
         self._log.add(event, "user", subject, editor=editor)
 
     def remove(self, subject: str, editor: str = "") -> None:
-        """Zitadel: removal is an event, no back-channel logout."""
+        """Zitadel C9: removal is an event, no back-channel logout."""
         self._user(subject).state = DELETED
         self._barred.add(subject)
         self._log.add("user.removed", "user", subject, editor=editor)
 
     def change_password(self, subject: str, password: str, editor: str = "") -> None:
-        """Zitadel: a password change is an event only; sessions and tokens live on."""
+        """Zitadel C10: a password change is an event only; sessions and tokens live on."""
         user = self._user(subject)
         user.password, user.password_changed = password, self._clock()
         self._log.add("user.human.password.changed", "user", subject, {"changeRequired": False}, editor)
 
     def change_roles(self, subject: str, roles: list[str], editor: str = "") -> None:
-        """Zitadel: a changed grant is an event only; a removed one has no payload."""
+        """Zitadel C10: a changed grant is an event only; a removed one has no payload."""
         grant = f"{subject[-9:]}000000001"
         kind = "user.grant.changed" if roles else "user.grant.removed"
         self._log.add(kind, "usergrant", grant, {"userId": subject, "roleKeys": roles} if roles else None, editor)

@@ -9,7 +9,7 @@ from gateway.dev.zitadel.wire import NOT_FOUND, PRECONDITION, ApiError, Call, En
 
 
 class WebKeys:
-    """Zitadel: rotation is an administrator's; the key set has the active, the initial and the inactive ones.
+    """Zitadel C13: rotation is an administrator's; the key set has the active, the initial and the inactive ones.
 
     The office's first key is the active one.
     """
@@ -50,7 +50,7 @@ class WebKeys:
         key = self._key(call)
         if key is self._office.keys[0]:
             raise ApiError(PRECONDITION, "Errors.WebKey.ActiveDelete", "COMMAND-Chai1")
-        # Zitadel: what a deleted key signed is no longer valid.
+        # Zitadel C13: what a deleted key signed is no longer valid.
         self._office.keys = [one for one in self._office.keys if one is not key]
         return {}
 

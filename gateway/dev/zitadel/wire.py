@@ -19,7 +19,7 @@ _NAMES |= {12: "unimplemented", 14: "unavailable", 16: "unauthenticated"}
 _STATUSES = {3: 400, 5: 404, 6: 409, 7: 403, 9: 400, 12: 501, 14: 503, 16: 401}
 INVALID, NOT_FOUND, EXISTS, FORBIDDEN, PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED = 3, 5, 6, 7, 9, 12, 16
 
-# Zitadel: a PAT carries no scopes; the roles of its machine user are its power.
+# Zitadel C14: a PAT carries no scopes; the roles of its machine user are its power.
 RIGHTS: Mapping[str, frozenset[str]] = {
     "IAM_OWNER": frozenset({"any", "read", "users", "write"}),
     "IAM_OWNER_VIEWER": frozenset({"any", "read"}),
@@ -69,7 +69,7 @@ class Endpoint:
 
 
 def connect(service: str, methods: Mapping[str, tuple[str, Method]]) -> list[Endpoint]:
-    """Zitadel: every v2 method also answers Connect JSON at POST /zitadel.<service>/<Method>."""
+    """Zitadel C14: every v2 method also answers Connect JSON at POST /zitadel.<service>/<Method>."""
     return [Endpoint("POST", f"/zitadel.{service}/{name}", right, run) for name, (right, run) in methods.items()]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from gateway.core.cookies import SESSION, read_cookie
+from gateway.core.cookies import SESSION, digest, read_cookie
 from gateway.core.decision import NO_SIGNAL, Decision, RiskReport, StepUp
 from gateway.core.ports import (
     DeviceVerifier,
@@ -41,6 +41,7 @@ from gateway.verdicts import Ask, Counter, Desk, Guard, Local, Reactor, Verdict
 
 _LIMITS = RequestLimits()
 _UNAUTHENTICATED, _FOUND = 401, 302
+_AGAIN_S = 2.0  # what is open is in doubt after that
 # A port that hangs, and one that raises, by stage; every other one is a gateway_error.
 _LATE = {"identify": "issuer_unavailable", "assess": "risk_unavailable", "decide": "policy_timeout"}
 _RAISED = {"assess": "risk_unavailable", "decide": "policy_error"}
@@ -148,7 +149,7 @@ class Pipeline:
         now_ns = time.perf_counter_ns()
         case = _Case(forward.facts.peer, forward.decision_id, now_ns, mark_ns=now_ns, facts=forward.facts, again=True)
         case.route, case.in_use = forward.route, in_use
-        return await self._bounded(case, self._judged_again(case, forward))
+        return await self._bounded(case, self._judged_again(case, forward), min(self.deadline_s, _AGAIN_S))
 
     async def _judged(self, case: _Case, raw: RawRequest, flaw: Refusal | None) -> Verdict:
         return self._conclude(case, flaw or await self._stages(case, raw))
@@ -160,10 +161,10 @@ class Pipeline:
         verdict = self._conclude(case, outcome)
         return verdict if isinstance(verdict, Reply) else self.refuse(case.facts, outcome.reason, case.decision_id)
 
-    async def _bounded[T](self, case: _Case, work: Coroutine[Any, Any, T]) -> T | Reply:
+    async def _bounded[T](self, case: _Case, work: Coroutine[Any, Any, T], deadline_s: float = 0) -> T | Reply:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         # Cheaper than asyncio.timeout, and most requests are judged without ever waiting.
-        alarm = asyncio.get_running_loop().call_later(self.deadline_s, case.give_up, task)
+        alarm = asyncio.get_running_loop().call_later(deadline_s or self.deadline_s, case.give_up, task)
         try:
             return await work
         except asyncio.CancelledError:
@@ -350,6 +351,8 @@ class Pipeline:
         """Tell the assessor of a credential that was none; of users' requests it hears nothing."""
         if refusal.reason in _BAD_CREDENTIAL and not route.zero_log:
             account = subject_key(identity.issuer, identity.subject) if identity is not None else ""
+            if not account and (guess := facts.header("authorization")):
+                account = digest(guess)  # whose it is nobody knows; what tells two guesses apart will do
             self.assessor.failed(refusal.reason, facts.client_ip, self.networks.look(facts.client_ip), account=account)
 
     async def _identify(self, facts: RequestFacts, route: Route, before: Forward | None) -> Identity | Refusal | None:

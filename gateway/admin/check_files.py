@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from gateway.adapters.geo import GeoNetworks
+from gateway.adapters.geo import GeoNetworks, default_database
 from gateway.admin.actions import hosts_of, names_of
 from gateway.config import Allow, Config, ConfigError, Secret, ServerCertificate, resolve_secret
 from gateway.core.reasons import Refusal
@@ -85,6 +85,10 @@ def risk(config: Config) -> Iterator[Finding]:
                     place = ("services", name, *below, "allow", "countries", number)
                     yield Finding(place, f"There is no country {country}; nobody comes from there.", fix)
     if config.risk is not None:
+        if config.networks.databases is None and default_database() is None:
+            message = "No country data are installed: whoever comes from outside is asked for a proof."
+            fix = "Install python-geoacumen beside the gateway, or name a file under `networks.databases`."
+            yield Finding(("risk",), message, fix, is_warning=True)
         try:
             builtin(config.risk.signals)
         except ValueError as error:

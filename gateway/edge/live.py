@@ -9,10 +9,11 @@ Nothing here costs a request anything while nothing changes: what is open is fou
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
 from gateway.core.ports import Change, Changes, StoreDown, subject_key
 from gateway.edge.http import Interrupt
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DOUBT_S = 10.0
 _LOOK_S, _RETRY_S = 1.0, 0.2
 _TICK_S = 0.1
+_AT_ONCE = 64
 # Of its time, that is what judging by the clock may take: with very many connections each one's turn comes later.
 _SHARE = 0.1
 # These say something about everything that the same session or device has open.
@@ -47,11 +49,15 @@ class Watch:
     def __init__(self, edge: Edge, changes: Changes) -> None:
         self._edge = edge
         self._changes = changes
+        self._work: set[asyncio.Task[None]] = set()
+        self._flaw: BaseException | None = None
 
     async def follow(self) -> None:
         """Hear of every change, and judge what hangs on it at once; what was missed means that everything changed."""
         seen: int | None = None
         while True:
+            if self._flaw is not None:
+                raise self._flaw
             try:
                 if seen is None:
                     seen = await self._changes.latest()
@@ -67,7 +73,18 @@ class Watch:
             if found is None or found:
                 self._edge.gateway.pipeline.assessor.heard()
                 self._doubt_what_is_being_judged()
-                await self.judge(self._open(_hangs_on(found) if found else lambda _: True))
+                self._begin(self.judge(self._open(_hangs_on(found) if found else lambda _: True)))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Judge while the next change is waited for: an issuer that does not answer must not keep it waiting."""
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled():
+            self._flaw = self._flaw or task.exception()
 
     async def turns(self) -> None:
         """Judge each open request when it was not judged for a while: tokens expire, and hours end."""
@@ -76,10 +93,14 @@ class Watch:
             until = time.monotonic() + _TICK_S * _SHARE
             before = time.monotonic() - self._edge.limits.rejudge_s
             due = sorted(self._open(lambda _: True), key=lambda one: one[1].judged_at)
-            for connection, exchange in due:
-                if exchange.judged_at > before or time.monotonic() > until:
-                    break
-                await self._judge(connection, exchange)
+            waited = itertools.takewhile(lambda one: one[1].judged_at <= before, due)  # noqa: B023  (used at once)
+            async with asyncio.TaskGroup() as group:
+                for one in itertools.islice(waited, _AT_ONCE):
+                    group.create_task(self._in_turn(*one, until))
+
+    async def _in_turn(self, connection: ClientConnection, exchange: Exchange, until: float) -> None:
+        if time.monotonic() <= until:
+            await self._judge(connection, exchange)
 
     async def everything(self) -> None:
         """Judge everything that is open: the rules themselves have changed."""
@@ -91,14 +112,22 @@ class Watch:
         kin: dict[tuple[str, str], list[_Open]] = {}
         for connection, exchange in found:
             kin.setdefault(_holder(exchange), []).append((connection, exchange))
-        for holder, members in kin.items():
-            reason = ""
-            for connection, exchange in members:
-                if reason in _OF_ALL and any(holder):
-                    self._cut(connection, exchange, reason)
-                else:
-                    reason = await self._judge(connection, exchange)
-            await asyncio.sleep(0)
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def each(holder: tuple[str, str], members: list[_Open]) -> None:
+            async with places:
+                reason = ""
+                for connection, exchange in members:
+                    if reason in _OF_ALL and any(holder):
+                        self._cut(connection, exchange, reason)
+                    else:
+                        reason = await self._judge(connection, exchange)
+                await asyncio.sleep(0)
+
+        # At once: whose issuer does not answer keeps nobody else waiting.
+        async with asyncio.TaskGroup() as group:
+            for holder, members in kin.items():
+                group.create_task(each(holder, members))
 
     async def _judge(self, connection: ClientConnection, exchange: Exchange) -> str:
         """The reason for which the request was cut, or is in doubt; "" when it may go on."""

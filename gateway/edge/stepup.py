@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway import replies
 from gateway.core.reasons import Refusal, reason
+from gateway.core.request import RequestFacts
 from gateway.edge.bound import with_offer
 from gateway.edge.endpoints import Attempts, OwnPath
 from gateway.edge.visits import Handler, Pages, Visit, own_path, sign_in_first
@@ -32,7 +33,7 @@ _SCRIPT_FILE = Path(replies.__file__).with_name("templates") / "factors.js"
 
 @dataclass(frozen=True, slots=True)
 class SecondFactors:
-    """What these paths need. `note` writes one event; `host` is the gateway's own."""
+    """What these paths need. `note` writes one event, `failed` hears of wrong answers; `host` is the gateway's own."""
 
     host: str
     login: Login
@@ -42,6 +43,7 @@ class SecondFactors:
     note: Callable[[Mapping[str, Any]], None]
     keys: Dbsc | None = None
     tell: Tell = tell_nobody
+    failed: Callable[[str, RequestFacts, LoginSession], None] = lambda reason, facts, login: None  # noqa: ARG005
 
     async def bound(self, reply: Reply) -> Reply:
         """The reply; where it opens a session, it asks the browser for a key as well."""
@@ -75,6 +77,7 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
         if isinstance(outcome, Question):
             if not outcome.held.zero_log:
                 second.note(_event("step_up_refused", outcome.login, reason=outcome.error))
+                second.failed(outcome.error, visit.facts, outcome.login)
             return page(visit, "step_up", outcome)
         if not outcome.zero_log:
             second.note(_event("step_up_ok", outcome.login, kind=outcome.kind, client_ip=visit.facts.client_ip))
@@ -97,6 +100,7 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
         if isinstance(outcome, Overview):
             if outcome.error:
                 second.note(_event("factor_refused", outcome.login, reason=outcome.error))
+                second.failed(outcome.error, visit.facts, outcome.login)
             return page(visit, "factors", outcome)
         second.note(_event(f"factor_{outcome.what}", outcome.login, kind=outcome.kind))
         if outcome.what != "proven":

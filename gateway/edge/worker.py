@@ -25,7 +25,8 @@ import uvloop
 from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (imported before gc.freeze)
 
 from gateway.config import Config, ConfigError, Limits, load
-from gateway.core.request import client_network
+from gateway.core.ports import subject_key
+from gateway.core.request import RequestFacts, client_network
 from gateway.core.routes import Route
 from gateway.drawing import Company, introduce
 from gateway.edge import backchannel, bound, endpoints, people, signals, stepup
@@ -37,6 +38,7 @@ from gateway.edge.tls import ServerContexts
 from gateway.edge.upstreams import Upstream
 from gateway.forwarding import Forward
 from gateway.identity.login import HOME
+from gateway.identity.login_sessions import LoginSession
 from gateway.oversight import log
 from gateway.oversight.metrics import Metrics, use_directory
 from gateway.pages import Pages
@@ -44,6 +46,7 @@ from gateway.pipeline import Pipeline
 from gateway.wiring import Gateway, Shared
 
 HEARTBEAT_S = 1.0
+_GUESSED = frozenset({"factor_invalid", "factor_replayed", "factor_locked"})
 _SWEEP_S = 0.5
 _REFRESH_S = 30.0
 _BACKLOG = 1024
@@ -94,10 +97,18 @@ def own_paths(gateway: Gateway) -> list[endpoints.OwnPath]:
     def note(event: Mapping[str, Any]) -> None:
         recorder.record({"v": 1, "ts": time.time(), **event})
 
+    def failed(reason: str, facts: RequestFacts, login: LoginSession) -> None:
+        if reason in _GUESSED:
+            account = subject_key(login.identity.issuer, login.identity.subject)
+            network = gateway.pipeline.networks.look(facts.client_ip)
+            gateway.pipeline.assessor.failed(reason, facts.client_ip, network, account=account, session_id=login.id)
+
     keys = parts.keys
     who = people.People(config.host, origin, parts.login, parts.handover, parts.own, pages, note, keys)
     tell = told.transmitter.tell
-    what = stepup.SecondFactors(config.host, parts.login, parts.step_ups, parts.factors, pages, note, keys, tell)
+    what = stepup.SecondFactors(
+        config.host, parts.login, parts.step_ups, parts.factors, pages, note, keys, tell, failed
+    )
     return [*found, *people.paths(who), *stepup.paths(what), *(bound.paths(keys) if keys is not None else ())]
 
 

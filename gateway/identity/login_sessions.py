@@ -225,8 +225,14 @@ class LoginSessions:
         for left in reversed(range(_TRIES)):
             document = await self._documents.get(SESSIONS, login_id, now)
             login = None if document is None else _decode(document.value)
-            if document is None or login is None or login.ended_at is not None:
+            if document is None or login is None:
                 return False
+            if login.ended_at is not None:
+                # Ended, and maybe not told: the store went away in between, and whoever asked asks again.
+                record = await self._store.session(login_id)
+                if record is None or record.revoked_at is not None:
+                    return False
+                break
             # Where somebody else writes all the time, the end goes over what is there.
             if await self._put(replace(login, ended_at=now, ended_why=why), document.version if left else None):
                 break

@@ -14,7 +14,7 @@ from typing import Any
 from gateway.config import Issuer
 from gateway.core.reasons import Refusal
 from gateway.identity.id_token import verified_claims
-from gateway.identity.issuers import IssuerDirectory
+from gateway.identity.issuers import ASKED_LATELY, IssuerDirectory
 
 CAEP, RISC, SSF = (f"https://schemas.openid.net/secevent/{family}/event-type/" for family in ("caep", "risc", "ssf"))
 TYP, MEDIA_TYPE = "secevent+jwt", "application/secevent+jwt"
@@ -119,7 +119,8 @@ async def verified_set(
     """
     verified = await verified_claims(token, source, directory)
     if isinstance(verified, Refusal):
-        return verified
+        # It may be signed with a key that is newer than what is held: it is to come again, not to be lost.
+        return Refusal("issuer_unavailable", ASKED_LATELY) if verified.detail == ASKED_LATELY else verified
     _, typ, claims = verified
     if typ.removeprefix("application/") != TYP:
         return Refusal("token_kind_wrong", "not a security event token")

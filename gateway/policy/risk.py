@@ -8,6 +8,7 @@ elsewhere they count on. On a zero-log route nothing is written, and no history 
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ from gateway.policy.risk_terms import (
 # `amr` values of a sign-in that proved a second factor (RFC 8176, and what identity providers say beside it).
 STRONG = frozenset({"face", "fido", "fpt", "hwk", "iris", "mfa", "otp", "sc", "swk", "user", "webauthn"})
 LEVELS = ("none", "low", "medium", "high")
-_TRIES = 5
+_TRIES, _PAUSE_S = 8, 0.003
 _MOST_CONTEXTS, _MOST_PENDING = 20_000, 5_000
 _STEPPED_S, _BACK_S, _HELD_S, _PROVEN_S, _TOUCH_S = 60.0, 120.0, 300.0, 900.0, 43_200.0
 _FLUSH_S, _FLUSH_MOST = 1.0, 32
@@ -205,14 +206,26 @@ class Assessor:
         keys = {scope: key for scope, key in keys_of(seen).items() if not quiet or scope == "session"}
         outside = self._said_outside(await self._outside(identity) if self._outside is not None else "")
         report = NO_SIGNAL
-        for _ in range(_TRIES):
+        # Who writes the session first has the sign-in to learn from, once, whatever else comes in at the same time.
+        claimed: Remembered | None = None
+        written: set[Kind] = set()
+        for attempt in range(_TRIES):
+            await asyncio.sleep(attempt * _PAUSE_S)
             known: dict[Kind, Remembered] = {}
             for scope, key in keys.items():
                 known[scope] = await self._memory.read(scope, key, quiet=quiet)
+            if claimed is not None:
+                known["session"] = claimed
             if self._logins is not None and not quiet and _is_open(known["session"]):
                 known["everybody"] = await self._memory.read("everybody", "logins")
             report, changed = self._judge(seen, session, identity, known, outside)
-            if all([await self._memory.write(known[kind], parts, quiet=quiet) for kind, parts in changed.items()]):
+            for kind in sorted(changed.keys() - written, key=lambda kind: kind != "session"):
+                if await self._memory.write(known[kind], changed[kind], quiet=quiet):
+                    written.add(kind)
+                elif kind == "session":
+                    break
+            claimed = known["session"] if "session" in written else None
+            if changed.keys() <= written:
                 break
         return report
 

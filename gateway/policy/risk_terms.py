@@ -77,7 +77,8 @@ def observe(
         subject=digest(subject_key(identity.issuer, identity.subject)),
         session=digest(session.id)[:16],
         kind=identity.kind,
-        bound=bool(session.bound_by),
+        # A cookie that a key of the browser renews can be copied for as long as it is good.
+        bound=any(name != "dbsc" for name in session.bound_by),
         device_id=device.id if device is not None else "",
         ip=facts.client_ip,
         network=network,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import re
 import secrets
 import sys
@@ -178,6 +179,17 @@ def test_wrong_codes_lock_the_factor_in_every_session_and_a_right_one_comes_too_
     events = [event for event in place.record() if event.get("event") == "step_up_refused"]
     assert {event["reason"] for event in events} <= {"factor_invalid", "factor_locked", "factor_replayed"}
     assert len(events) >= 5
+    # What was tried on the account is remembered for the signals that look across sessions and people.
+    until = time.monotonic() + 10
+    while "credential_stuffing" not in history(place, events[0]["issuer"], events[0]["subject"]):
+        assert time.monotonic() < until, "no signal heard of it"
+        time.sleep(0.3)
+
+
+def history(place: Place, issuer: str, subject: str) -> dict[str, object]:
+    told = json.loads(place.world.operator("risk", "explain", issuer, subject, "--json"))
+    found: dict[str, object] = told["history"]
+    return found
 
 
 def state_of(place: Place) -> list[Path]:

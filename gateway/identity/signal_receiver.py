@@ -43,6 +43,7 @@ _SEEN_S, _RISK_S = 8 * 86_400.0, 86_400.0
 _GONE = frozenset({"account-disabled", "account-purged", "account-credential-change-required", "identifier-changed"})
 _LEVELS = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
 _MAX_EVENTS, _TIMEOUT_S, _SUCCESS = 50, 20.0, 200
+_TRIES = 20
 _RETRY = frozenset({"store_down", "issuer_unavailable"})
 _ERRORS = {
     "token_signature_invalid": "invalid_key",
@@ -130,7 +131,8 @@ class SignalReceiver:
         elif event.kind == COMPLIANCE and about.device:
             await self._complies(about.device, details.get("current_status") == "compliant", event.at)
         elif event.kind == RISK and about.subject:
-            await self._at_risk(about.issuer, about.subject, _LEVELS.get(str(details.get("current_level")), "high"))
+            level = _LEVELS.get(str(details.get("current_level")), "high")
+            await self._at_risk(about.issuer, about.subject, level, event.at)
         elif event.kind == ASSURANCE and about.subject and details.get("change_direction") != "increase":
             await self._logins.lower(about.issuer, about.subject)
             await self._changes.announce("subject", subject_key(about.issuer, about.subject))
@@ -143,11 +145,20 @@ class SignalReceiver:
         if record.posture.get("compliance_at", 0.0) <= at:
             await self._devices.put_device(replace(record, posture={**record.posture, **said}))
 
-    async def _at_risk(self, issuer: str, subject: str, level: str) -> None:
+    async def _at_risk(self, issuer: str, subject: str, level: str, at: float) -> None:
+        """Keep the level beside what others have said: nobody takes back another's word, or a newer one."""
         key, now = subject_key(issuer, subject), self._clock()
-        value = json.dumps({"level": level, "by": self.source.name, "at": now}).encode()
-        await self._documents.put(RISKS, key, value, now + _RISK_S)
-        await self._changes.announce("subject", key)
+        for _ in range(_TRIES):
+            held = await self._documents.get(RISKS, key, now)
+            said: dict[str, Any] = {} if held is None else json.loads(held.value)
+            if said.get(self.source.name, {}).get("at", 0.0) > at:
+                return
+            said[self.source.name] = {"level": level, "at": at, "until": now + _RISK_S}
+            value, version = json.dumps(said).encode(), 0 if held is None else held.version
+            if await self._documents.put(RISKS, key, value, now + _RISK_S, version=version):
+                await self._changes.announce("subject", key)
+                return
+        raise StoreDown("too much at the same time")
 
     # ---- polling ----
 

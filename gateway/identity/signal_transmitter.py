@@ -23,7 +23,8 @@ _OUTBOX, _CURSOR, _LEASE = "set_out", "set_cursor", "lease"
 _NAME = "shared-signals"
 _KEPT_S, _FOREVER_S, _LEASE_S = 7 * 86_400.0, 400 * 86_400.0, 15.0
 _WAIT_S, _TIMEOUT_S, _RETRY_S = 1.0, 5.0, 2.0
-_ACCEPTED, _DONE = frozenset({200, 202, 204}), 400
+_ACCEPTED, _BAD = frozenset({200, 202, 204}), 400
+_NEVER, _REFUSED = frozenset({"invalid_request", "invalid_audience", "invalid_issuer"}), "refused for good:"
 _PAGE = 100
 
 
@@ -121,7 +122,8 @@ class SignalTransmitter:
         held = await self._documents.get(_LEASE, _NAME, now)
         if held is not None:
             said = read_object(held.value) or {}
-            if said.get("name") != self._owner and now < float(said.get("until", 0.0)):
+            # One that ends later than any can was written before the clock was set back.
+            if said.get("name") != self._owner and now < float(said.get("until", 0.0)) <= now + _LEASE_S:
                 return False
             if said.get("name") == self._owner and now < float(said["until"]) - _LEASE_S / 2:
                 return True
@@ -182,12 +184,13 @@ class SignalTransmitter:
                 trouble = await self._pushed(stream, stream.http, self._token(stream, item.key, item.value))
                 if trouble:
                     heard(stream.name, trouble)
+                if trouble and not trouble.startswith(_REFUSED):
                     self._retry_at[stream.name] = now + _RETRY_S
                     break
                 await self._documents.delete(_OUTBOX, item.key)
 
     async def _pushed(self, stream: Stream, http: HttpClient, token: str) -> str:
-        """Push one; "" when the receiver has taken it or will never take it, else what went wrong."""
+        """Push one; "" when the receiver has taken it, else what went wrong (`_REFUSED...`: it never will take it)."""
         headers = {"content-type": MEDIA_TYPE, "accept": "application/json"}
         if stream.push_token:
             headers["authorization"] = f"Bearer {stream.push_token}"
@@ -196,9 +199,11 @@ class SignalTransmitter:
                 answer = await http.post_bytes(stream.push_url, token.encode("ascii"), headers)
         except (Unreachable, TimeoutError) as failure:
             return f"{type(failure).__name__}: {failure}"[:200]
-        if answer.status in _ACCEPTED or answer.status == _DONE:
+        if answer.status in _ACCEPTED:
             return ""
-        return f"status {answer.status}"
+        # RFC 8935 section 2.4. What may be cured (a key that is not known yet, a credential) is sent again.
+        err = str((read_object(answer.body) or {}).get("err", ""))[:64] if answer.status == _BAD else ""
+        return f"{_REFUSED} {err}" if err in _NEVER else f"status {answer.status} {err}".rstrip()
 
     def _token(self, stream: Stream, key: str, value: bytes) -> str:
         said = json.loads(value)

@@ -97,7 +97,8 @@ class Reconciler:
         if held is not None:
             owner = read_object(held.value) or {}
             until = owner.get("until", 0.0)
-            if owner.get("name") != self._name and isinstance(until, (int, float)) and now < until:
+            # One that ends later than any can was written before the clock was set back.
+            if owner.get("name") != self._name and isinstance(until, (int, float)) and now < until <= now + LEASE_S:
                 return False
         value = json.dumps({"name": self._name, "until": now + LEASE_S}).encode()
         version = held.version if held is not None else 0

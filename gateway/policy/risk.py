@@ -207,25 +207,22 @@ class Assessor:
         outside = self._said_outside(await self._outside(identity) if self._outside is not None else "")
         report = NO_SIGNAL
         # Who writes the session first has the sign-in to learn from, once, whatever else comes in at the same time.
-        claimed: Remembered | None = None
-        written: set[Kind] = set()
+        written: dict[Kind, Remembered] = {}
         for attempt in range(_TRIES):
             await asyncio.sleep(attempt * _PAUSE_S)
             known: dict[Kind, Remembered] = {}
             for scope, key in keys.items():
                 known[scope] = await self._memory.read(scope, key, quiet=quiet)
-            if claimed is not None:
-                known["session"] = claimed
+            known |= {kind: before for kind, before in written.items() if kind in known}
             if self._logins is not None and not quiet and _is_open(known["session"]):
                 known["everybody"] = await self._memory.read("everybody", "logins")
             report, changed = self._judge(seen, session, identity, known, outside)
-            for kind in sorted(changed.keys() - written, key=lambda kind: kind != "session"):
+            for kind in sorted(changed.keys() - written.keys(), key=lambda kind: kind != "session"):
                 if await self._memory.write(known[kind], changed[kind], quiet=quiet):
-                    written.add(kind)
+                    written[kind] = known[kind]
                 elif kind == "session":
                     break
-            claimed = known["session"] if "session" in written else None
-            if changed.keys() <= written:
+            if changed.keys() <= written.keys():
                 break
         return report
 

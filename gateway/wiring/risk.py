@@ -21,7 +21,7 @@ from gateway.core.subject import Device, Identity, Session
 from gateway.identity.signal_receiver import RISKS
 from gateway.oversight import log
 from gateway.policy.logins import Logins
-from gateway.policy.risk import Assessor
+from gateway.policy.risk import LEVELS, Assessor
 from gateway.policy.risk_memory import RiskMemory
 from gateway.policy.risk_terms import Thresholds
 from plugins.signals import builtin
@@ -90,7 +90,9 @@ def assessor_of(
     async def outside(identity: Identity) -> str:
         key = subject_key(identity.issuer, identity.subject)
         document = await documents.get(RISKS, key, time.time())
-        return "" if document is None else str(json.loads(document.value)["level"])
+        told = {} if document is None else json.loads(document.value)
+        said = [one for one in told.values() if isinstance(one, dict) and one["until"] > time.time()]
+        return max((str(one["level"]) for one in said), key=LEVELS.index, default="")
 
     return Assessor(
         RiskMemory(documents, time.time, remember_days=said.remember_days),

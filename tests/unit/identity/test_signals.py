@@ -55,6 +55,7 @@ class Wire:
 
     def __init__(self, jwks):
         self.jwks, self.pushed, self.status, self.down = jwks, [], 202, False
+        self.answer = b""
 
     async def get(self, url, headers=None):
         found = {"issuer": SENDER, "jwks_uri": f"{SENDER}/jwks"}
@@ -64,7 +65,7 @@ class Wire:
         if self.down:
             raise Unreachable("refused")
         self.pushed.append((url, content.decode(), headers))
-        return HttpAnswer(self.status, {}, b"")
+        return HttpAnswer(self.status, {}, self.answer)
 
 
 class Pair:
@@ -193,8 +194,21 @@ async def test_a_device_that_does_not_comply_says_so_to_policy_and_older_news_ch
 async def test_a_persons_risk_is_kept_and_announced(pair):
     await pair.receiver.receive(pair.signed(event(RISK, current_level="MEDIUM", principal="USER")))
     (kept,) = pair.world.documents.of(RISKS)
-    assert (kept["level"], kept["by"]) == ("medium", "other")
+    assert kept["other"]["level"] == "medium"
     assert [change.kind for change in pair.news.all] == ["subject"]
+
+
+async def test_a_source_takes_back_neither_a_newer_word_nor_anothers(pair):
+    """What one system has said of a person counts until it says otherwise itself."""
+    for at, level in ((90.0, "HIGH"), (80.0, "LOW")):
+        await pair.receiver.receive(pair.signed(SecurityEvent(RISK, ADA, at, {"current_level": level}), f"e{at}"))
+    (kept,) = pair.world.documents.of(RISKS)
+    assert kept["other"]["level"] == "high"
+    await pair.receiver._at_risk(ISSUER, "ada", "low", 95.0)
+    pair.receiver.source = replace(pair.receiver.source, name="siem")
+    await pair.receiver._at_risk(ISSUER, "ada", "medium", 70.0)
+    (kept,) = pair.world.documents.of(RISKS)
+    assert {name: one["level"] for name, one in kept.items()} == {"other": "low", "siem": "medium"}
 
 
 async def test_a_lower_assurance_takes_back_what_was_proven_here(pair):
@@ -297,6 +311,22 @@ async def test_a_receiver_that_is_down_is_told_later_and_nothing_is_lost(pair):
     pair.world.clock.now += 3
     await transmitter.push(lambda *told: pair.heard.append(told))
     assert len(pair.wire.pushed) == 1
+
+
+@pytest.mark.parametrize(
+    ("err", "sent_again"),
+    [("authentication_failed", True), ("invalid_key", True), ("", True), ("invalid_request", False)],
+)
+async def test_a_refusal_that_may_be_cured_is_no_receipt(pair, err, sent_again):
+    """RFC 8935 section 2.4: what is refused for a key or a credential is as good as not told."""
+    transmitter = pair.transmitter()
+    await transmitter.tell(event(RISK, current_level="HIGH"))
+    pair.wire.status, pair.wire.answer = 400, json.dumps({"err": err}).encode()
+    await transmitter.push(lambda *told: pair.heard.append(told))
+    assert pair.heard
+    pair.world.clock.now += 3
+    await transmitter.push(lambda *told: pair.heard.append(told))
+    assert len(pair.wire.pushed) == 1 + sent_again
 
 
 async def test_a_poller_gets_what_waits_until_it_says_that_it_has_it(pair):

@@ -151,11 +151,25 @@ def _connect(path: Path, wait_ms: int) -> sqlite3.Connection:
     with contextlib.ExitStack() as undo:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_ms / 1000)
         undo.callback(db.close)
-        db.execute("PRAGMA journal_mode = WAL").fetchone()
+        _write_ahead(db, wait_ms)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA trusted_schema = OFF")
         undo.pop_all()
     return db
+
+
+def _write_ahead(db: sqlite3.Connection, wait_ms: int) -> None:
+    """Turn the write-ahead log on. SQLite does not wait by itself when two who start at once both turn it on."""
+    until = time.monotonic() + wait_ms / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _migrate(db: sqlite3.Connection) -> None:

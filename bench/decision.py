@@ -25,10 +25,10 @@ from bench.processes import BenchFailed
 from bench.world import World
 from gateway.config import load
 from gateway.core.request import Peer, RawRequest
-from gateway.forwarding import Forward
-from gateway.oversight.metrics import Metrics, use_directory
-from gateway.pipeline import Pipeline
-from gateway.policy.engine import Decider
+from gateway.observability.metrics import Metrics, use_directory
+from gateway.pipeline.headers import Forward
+from gateway.pipeline.pipeline import Pipeline
+from gateway.policy.decider import Decider
 from gateway.wiring import Gateway, Shared
 
 _CALLS = 20_000

@@ -6,7 +6,7 @@ from collections import Counter
 from math import log
 
 from gateway.core.signals import Observation
-from gateway.policy.user_agents import read
+from gateway.risk.user_agents import read
 
 
 class CountryNeverSeen:

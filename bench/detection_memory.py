@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.core.ports import Document, SessionRecord
+from gateway.core.ports.documents import Document
+from gateway.core.ports.stores import SessionRecord
 
 
 class Memory:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from math import cos, pi, radians, sin
 from typing import Literal
 
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
 
 type Access = Literal["fixed", "mobile", "office", "hotel", "hosting"]
 _FIRST_ASN = 4_200_000_000

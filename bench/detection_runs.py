@@ -19,9 +19,9 @@ from gateway.core.decision import RiskReport
 from gateway.core.request import Peer, RequestFacts
 from gateway.core.signals import Observation
 from gateway.core.subject import Identity, Session
-from gateway.policy.logins import Logins
-from gateway.policy.risk import Assessor
-from gateway.policy.risk_memory import COLLECTIONS, RiskMemory
+from gateway.risk.assessor import Assessor
+from gateway.risk.login_pattern import Logins
+from gateway.risk.memory import COLLECTIONS, RiskMemory
 from plugins.signals import builtin
 
 ISSUER = "https://id.example.com"

@@ -22,16 +22,16 @@ from bench.detection_runs import ISSUER, Gate, facts_of
 from bench.detection_world import World
 from bench.processes import BenchFailed
 from gateway.core.cookies import BOUND, SESSION
-from gateway.core.ports import subject_key
+from gateway.core.ports.stores import subject_key
 from gateway.core.reasons import Refusal
 from gateway.core.routes import Route
 from gateway.core.signals import Observation
 from gateway.core.subject import Device, Identity, Session
-from gateway.identity.browser import BrowserBinder, BrowserSessions, CookieReader
-from gateway.identity.dbsc import LIFE_S, REGISTER, RESPONSE, Dbsc, Instructions
-from gateway.identity.login_sessions import LoginSession, LoginSessions
-from gateway.identity.oidc import Tokens
-from gateway.identity.refresh import Refresher
+from gateway.identity.oidc.relying_party import Tokens
+from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
+from gateway.identity.sessions.dbsc import LIFE_S, REGISTER, RESPONSE, Dbsc, Instructions
+from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
+from gateway.identity.sessions.token_refresh import Refresher
 
 _SCRIPT_JA4 = "t13d3112h1_e8f1e7e78f70_6bebaf5329ac"
 _HOST = "wiki.example.com"

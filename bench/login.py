@@ -22,17 +22,17 @@ from typing import Any
 import httpx
 
 from bench.processes import BenchFailed
-from gateway.adapters.documents import SqliteDocuments
 from gateway.adapters.sealing import read_or_make_master_key
-from gateway.adapters.sqlite import SqliteStore
+from gateway.adapters.sqlite.documents import SqliteDocuments
+from gateway.adapters.sqlite.store import SqliteStore
 from gateway.core.subject import Identity, Role
-from gateway.dev import client
-from gateway.dev.person import Person
-from gateway.dev.world import DIRECTORY
-from gateway.dev.world import World as DemoWorld
-from gateway.identity.browser import BrowserSessions
-from gateway.identity.login_sessions import LoginSession, LoginSessions
-from gateway.identity.oidc import Tokens
+from gateway.demo.clients import http as client
+from gateway.demo.clients.headless_browser import Person
+from gateway.demo.world import DIRECTORY
+from gateway.demo.world import World as DemoWorld
+from gateway.identity.oidc.relying_party import Tokens
+from gateway.identity.sessions.cookies import BrowserSessions
+from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
 _PUSHED, _RECONCILED = 60, 12
 _PATIENCE_S = 15.0

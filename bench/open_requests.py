@@ -11,7 +11,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-from bench.pouring import TEXT_FRAME
+from bench.endless_services import TEXT_FRAME
 from bench.processes import BenchFailed
 
 KINDS = ("socket", "events", "upload", "download", "grpc")

@@ -24,8 +24,8 @@ from bench.open_requests import KINDS, OpenRequest
 from bench.processes import BenchFailed, Process, allow_many_files, answers, free_port
 from bench.world import GRPC_HOST, HOST, World, enrol
 from gateway.config import load
-from gateway.dev.provider import serving
-from gateway.identity.sessions import session_id
+from gateway.demo.idp.provider import serving
+from gateway.identity.bearer.sessions import session_id
 from gateway.wiring import open_state
 
 _SESSIONS = 200  # each with one request of every kind: a thousand
@@ -133,7 +133,7 @@ def _config(world: World, name: str, ports: tuple[int, int], *, workers: int = 1
 @contextlib.contextmanager
 def _services(world: World) -> Iterator[tuple[int, int]]:
     ports = free_port(), free_port()
-    command = [sys.executable, "-m", "bench.pouring", *map(str, ports)]
+    command = [sys.executable, "-m", "bench.endless_services", *map(str, ports)]
     with Process(command, world.folder / "pouring.log", world.folder) as process:
         process.wait_until(lambda: answers(ports[0], None, HOST))
         yield ports

@@ -21,13 +21,13 @@ from typing import Any
 from bench.decision import Case, as_in_a_worker, judged, requests_of
 from bench.processes import BenchFailed, Process, free_port
 from bench.world import World
-from gateway.adapters.redis_documents import RedisDocuments
-from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis.documents import RedisDocuments
+from gateway.adapters.redis.store import RedisStore
 from gateway.config import StateStore, load
-from gateway.core.ports import DeviceRecord, SessionRecord
-from gateway.dev.provider import serving
-from gateway.oversight.metrics import Metrics, use_directory
-from gateway.pipeline import Pipeline
+from gateway.core.ports.stores import DeviceRecord, SessionRecord
+from gateway.demo.idp.provider import serving
+from gateway.observability.metrics import Metrics, use_directory
+from gateway.pipeline.pipeline import Pipeline
 from gateway.wiring import Gateway, Shared
 
 _FEW, _SESSIONS, _DEVICES = 1_000, 1_000_000, 100_000

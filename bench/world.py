@@ -23,11 +23,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.processes import BenchFailed, Process, answers, children, free_port
 from gateway.config import load
-from gateway.core.ports import Enrolled
-from gateway.dev.people import PROJECT
-from gateway.dev.provider import serving
-from gateway.identity.keyfiles import PkiFiles, found_pki, key_pem, write_file
-from gateway.identity.pki import common_name
+from gateway.core.ports.pipeline import Enrolled
+from gateway.demo.idp.accounts import PROJECT
+from gateway.demo.idp.provider import serving
+from gateway.identity.devices.ca import common_name
+from gateway.identity.devices.ca_files import PkiFiles, found_pki, key_pem, write_file
 from gateway.wiring import enrolment_of, open_state
 
 HOST, GRPC_HOST = "app.localhost", "calls.localhost"

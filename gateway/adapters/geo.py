@@ -24,7 +24,7 @@ from typing import Any
 
 import maxminddb
 
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
 from gateway.core.request import IpNetwork
 
 _CHECK_S = 2.0

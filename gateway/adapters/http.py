@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from gateway.core.ports import HttpAnswer, Unreachable
+from gateway.core.ports.http import HttpAnswer, Unreachable
 
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "zero-trust-gateway"}
 

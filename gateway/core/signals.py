@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, ClassVar, Literal, Protocol
 
 from gateway.core.decision import RiskTerm
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
 
 # Whose memory a signal is given: that of the session, of the person, or of the client's network.
 Scope = Literal["session", "subject", "network"]

@@ -12,11 +12,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from gateway.core.ports import Documents, SessionStore, StoreDown
+from gateway.core.ports.documents import Documents
+from gateway.core.ports.stores import SessionStore, StoreDown
 from gateway.core.subject import Identity, Session
-from gateway.identity.login_sessions import LoginSessions
-from gateway.identity.security_events import About, Tell, risk_rose, tell_nobody
-from gateway.identity.zitadel_access import ApiFailure
+from gateway.identity.sessions.login_sessions import LoginSessions
+from gateway.identity.ssf.events import About, Tell, risk_rose, tell_nobody
+from gateway.identity.zitadel.access import ApiFailure
 
 COLLECTION, TOLD = "lock_wanted", "risk_told"
 _RETRY_S, _KEPT_S, _TOLD_S = 5.0, 86_400.0, 3_600.0

@@ -9,25 +9,26 @@ from typing import Any
 
 from gateway.config import Config, resolve_secret, routes_of
 from gateway.core.decision import StepUp
-from gateway.core.ports import DeviceVerifier, OwnEndpoints, PolicyEngine, Store, StoreDown
+from gateway.core.ports.pipeline import DeviceVerifier, OwnEndpoints, PolicyEngine
+from gateway.core.ports.stores import Store, StoreDown
 from gateway.core.request import Peer, RequestFacts, RequestLimits
 from gateway.core.routes import RouteTable
-from gateway.identity.challenges import bearer_challenge, resource_metadata
-from gateway.identity.device import Devices
-from gateway.identity.dpop import speaks_dpop
-from gateway.identity.trust import DeviceTrust
-from gateway.obligations import Obligations
-from gateway.oversight.integrity import Quarantine
-from gateway.pipeline import Pipeline
-from gateway.policy.bundle import load as load_bundle
-from gateway.policy.bundle import service_data
-from gateway.policy.engine import Decider
-from gateway.policy.opa import OpaEngine
-from gateway.policy.rego import EmbeddedEngine
-from gateway.wiring.people import People, people_of
+from gateway.identity.bearer.challenges import bearer_challenge, resource_metadata
+from gateway.identity.bearer.dpop import speaks_dpop
+from gateway.identity.devices.certificates import DeviceTrust
+from gateway.identity.devices.verifier import Devices
+from gateway.node.quarantine import Quarantine
+from gateway.obligations.plan import Obligations
+from gateway.pipeline.pipeline import Pipeline
+from gateway.policy.bundle.loader import load as load_bundle
+from gateway.policy.bundle.loader import service_data
+from gateway.policy.decider import Decider
+from gateway.policy.engines.embedded import EmbeddedEngine
+from gateway.policy.engines.server import OpaEngine
+from gateway.wiring.identity import People, people_of
+from gateway.wiring.resources import Shared, enrolment_of
 from gateway.wiring.risk import Risks, risks_of
-from gateway.wiring.shared import Shared, enrolment_of
-from gateway.wiring.signals import Signals, signals_of, transmitter_of
+from gateway.wiring.ssf import Signals, signals_of, transmitter_of
 from plugins.obligations import builtin
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from gateway import config as settings
 from gateway.adapters.http import HttpxClient
 from gateway.config import Config, Issuer, resolve_secret
-from gateway.core.ports import HttpClient
-from gateway.identity.credentials import BasicCredential, ClientCredential, KeyCredential
-from gateway.identity.introspection import Introspector
-from gateway.identity.issuers import IssuerDirectory
-from gateway.identity.tokens import TrustedIssuer
-from gateway.identity.zitadel import Zitadel
-from gateway.identity.zitadel_access import AccessToken, ApiToken, ServiceAccount
+from gateway.core.ports.http import HttpClient
+from gateway.identity.bearer.access_tokens import TrustedIssuer
+from gateway.identity.oidc.client_auth import BasicCredential, ClientCredential, KeyCredential
+from gateway.identity.oidc.discovery import IssuerDirectory
+from gateway.identity.oidc.introspection import Introspector
+from gateway.identity.zitadel.access import AccessToken, ApiToken, ServiceAccount
+from gateway.identity.zitadel.api import Zitadel
 
 _API_BYTES = 8 << 20
 

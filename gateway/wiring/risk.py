@@ -14,16 +14,18 @@ from typing import Any
 from gateway.adapters.geo import GeoNetworks, default_database
 from gateway.config import Config
 from gateway.core.decision import NO_SIGNAL, RiskReport
-from gateway.core.ports import Changes, Documents, Network, RiskAssessor, StoreDown, subject_key
+from gateway.core.ports.documents import Documents
+from gateway.core.ports.pipeline import Network, RiskAssessor
+from gateway.core.ports.stores import Changes, StoreDown, subject_key
 from gateway.core.request import RequestFacts
 from gateway.core.routes import RouteTable
 from gateway.core.subject import Device, Identity, Session
-from gateway.identity.signal_receiver import RISKS
-from gateway.oversight import log
-from gateway.policy.logins import Logins
-from gateway.policy.risk import LEVELS, Assessor
-from gateway.policy.risk_memory import RiskMemory
-from gateway.policy.risk_terms import Thresholds
+from gateway.identity.ssf.receiver import RISKS
+from gateway.observability import log
+from gateway.risk.assessor import LEVELS, Assessor
+from gateway.risk.login_pattern import Logins
+from gateway.risk.memory import RiskMemory
+from gateway.risk.scoring import Thresholds
 from plugins.signals import builtin
 
 _FLUSH_S = 1.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.core.ports import Factor
+from gateway.core.factors import Factor
 from plugins.factors.recovery import Recovery
 from plugins.factors.totp import Totp
 from plugins.factors.webauthn import WebAuthn

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from argon2.low_level import Type, hash_secret_raw
 
-from gateway.core.ports import FactorOwner, FactorProven, FactorStep
+from gateway.core.factors import FactorOwner, FactorProven, FactorStep
 from gateway.core.reasons import Refusal
 
 _CODES = 10

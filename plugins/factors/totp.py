@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pyotp
 import segno
 
-from gateway.core.ports import FactorOwner, FactorProven, FactorStep
+from gateway.core.factors import FactorOwner, FactorProven, FactorStep
 from gateway.core.reasons import Refusal
 
 _SECRET_CHARACTERS = 32  # of base32: 160 bits, as RFC 4226 section 4 asks for

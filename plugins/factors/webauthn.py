@@ -44,7 +44,7 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from gateway.core.ports import FactorOwner, FactorProven, FactorStep
+from gateway.core.factors import FactorOwner, FactorProven, FactorStep
 from gateway.core.reasons import Refusal
 
 _CHALLENGE_BYTES = 32

@@ -1,6 +1,6 @@
 """Obligations enforce what policy demands beside its effect."""
 
-from gateway.core.obligers import Obliger
+from gateway.core.obligations import Obliger
 from plugins.obligations.mask_json import MaskJson
 from plugins.obligations.max_body import MaxBody
 from plugins.obligations.no_store import NoStore

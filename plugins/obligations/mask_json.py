@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
-from gateway.core.headers import drop
+from gateway.core.header_names import drop, spelling
 from gateway.core.reasons import Refusal
-from gateway.core.request import RequestFacts, spelling
+from gateway.core.request import RequestFacts
 
 _MOST = 100
 _LIMIT_BYTES = 8 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.core.headers import drop
+from gateway.core.header_names import drop
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.core.headers import drop, is_field, is_reserved
+from gateway.core.header_names import drop, is_field, is_reserved, spelling
 from gateway.core.reasons import Refusal
-from gateway.core.request import RequestFacts, spelling
+from gateway.core.request import RequestFacts
 
 _MOST = 50
 

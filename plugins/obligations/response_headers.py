@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.core.headers import drop, is_field, is_framing
+from gateway.core.header_names import drop, is_field, is_framing, is_ours, spelling
 from gateway.core.reasons import Refusal
-from gateway.core.request import RequestFacts, is_ours, spelling
+from gateway.core.request import RequestFacts
 
 # Two of these are both obeyed, so ours stands beside the service's and can only take more away.
 _ADDED = frozenset({"content-security-policy", "permissions-policy", "clear-site-data"})

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from edge_clients import Http1, Http2
-from edge_upstreams import Http1Upstream, Http2Upstream
-from edge_world import Certificates, Running, World
+
+from tests.support.edge_clients import Http1, Http2
+from tests.support.edge_upstreams import Http1Upstream, Http2Upstream
+from tests.support.edge_world import Certificates, Running, World
 
 
 @pytest.fixture(scope="session")

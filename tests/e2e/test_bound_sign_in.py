@@ -11,11 +11,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-from people_world import PROGRAM, Place, reason
 
 from gateway.core.cookies import BOUND, SESSION, SSO
-from gateway.dev.person import Person
-from gateway.dev.world import ECHO, GATEWAY, World
+from gateway.demo.clients.headless_browser import Person
+from gateway.demo.world import ECHO, GATEWAY, World
+from tests.support.login_site import PROGRAM, Place, reason
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("bound")]
 _IN_FLIGHT_S = 10

@@ -24,26 +24,28 @@ from typing import Any
 import h11
 import pytest
 
-from gateway.adapters.documents import SqliteDocuments
-from gateway.adapters.sqlite import SqliteStore
+from gateway.adapters.sqlite.documents import SqliteDocuments
+from gateway.adapters.sqlite.store import SqliteStore
+from gateway.core.canonical import admit
 from gateway.core.cookies import BOUND, SESSION, cookie
-from gateway.core.ports import OwnEndpoints
+from gateway.core.ports.pipeline import OwnEndpoints
 from gateway.core.reasons import Refusal
-from gateway.core.request import Peer, RawRequest, RequestFacts, admit
+from gateway.core.request import Peer, RawRequest, RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity
-from gateway.edge.bound import paths, with_offer
-from gateway.edge.endpoints import answer_local, build
-from gateway.identity import dbsc
-from gateway.identity.browser import BrowserBinder, BrowserSessions, CookieReader
-from gateway.identity.login_sessions import LoginSession, LoginSessions
-from gateway.identity.oidc import Tokens
-from gateway.identity.refresh import Refresher
-from gateway.replies import Reply, redirect
+from gateway.endpoints.app import answer_local, build
+from gateway.endpoints.dbsc import paths, with_offer
+from gateway.identity.bearer.sessions import dbsc
+from gateway.identity.oidc.relying_party import Tokens
+from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
+from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
+from gateway.identity.sessions.token_refresh import Refresher
+from gateway.replies.replies import Reply, redirect
+from tests.support.paths import TOOLS
 
 VERSION = "150.0.7871.100"
 PACKAGES = [f"{name}={VERSION}-1~deb12u1" for name in ("chromium", "chromium-common")]
-TOOLS = Path(__file__).parents[2] / ".tools" / f"chromium-{VERSION}"
+CHROMIUM = TOOLS / f"chromium-{VERSION}"
 FEATURES = "DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting"
 # The browser signs six times in nine minutes for one site at most, so each step below has one refresh.
 LIFE_S, IN_FLIGHT_S = 3, 0.5
@@ -63,9 +65,9 @@ setTimeout(() => fetch("/and-after"), 6500)
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    program = TOOLS / "usr/lib/chromium/chromium"
+    program = CHROMIUM / "usr/lib/chromium/chromium"
     if not program.exists():
-        problem = _get(TOOLS)
+        problem = _get(CHROMIUM)
         if problem:
             pytest.skip(f"Chromium {VERSION} of Debian cannot be had here ({problem}); no other version can show this")
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)

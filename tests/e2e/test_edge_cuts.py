@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 import websockets.exceptions
-from edge_clients import Http1, Http2, tls_context
-from edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
-from edge_world import HOST, IDENTITY, Ports, Running, World
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.asyncio.server import serve as serve_websocket
 
-from gateway.adapters.sqlite import SqliteStore
+from gateway.adapters.sqlite.store import SqliteStore
 from gateway.core.decision import Decision, Obligation
-from gateway.core.ports import StoreDown, subject_key
+from gateway.core.ports.stores import StoreDown, subject_key
 from gateway.core.reasons import Refusal
 from gateway.core.subject import Device, Identity, Session
-from gateway.edge import live
-from gateway.edge.live import Watch
-from gateway.obligations import Obligations
+from gateway.edge.mitm import reevaluation as live
+from gateway.edge.mitm.reevaluation import Watch
+from gateway.obligations.plan import Obligations
+from tests.support.edge_clients import Http1, Http2, tls_context
+from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
+from tests.support.edge_world import HOST, IDENTITY, Ports, Running, World
 
 GRPC = [("content-type", "application/grpc"), ("te", "trailers")]
 BEARER = [("authorization", "Bearer good")]

@@ -10,14 +10,14 @@ import gc
 from contextlib import closing
 
 import pytest
-from edge_clients import Http1, Http2
-from edge_upstreams import Http1Upstream, Seen, Talk
-from edge_world import HOST, Running
 from mitmproxy.utils import typecheck
 
-from gateway.edge.http import HttpEdge
-from gateway.edge.mitm import ClientConnection
-from gateway.edge.stream import Stream
+from gateway.edge.mitm.connection import ClientConnection
+from gateway.edge.mitm.http_layer import HttpEdge
+from gateway.edge.mitm.stream import Stream
+from tests.support.edge_clients import Http1, Http2
+from tests.support.edge_upstreams import Http1Upstream, Seen, Talk
+from tests.support.edge_world import HOST, Running
 
 COUNT = 5
 

@@ -6,10 +6,10 @@ import asyncio
 import struct
 
 import pytest
-from edge_upstreams import H2Talk, Http2Upstream, Seen
-from edge_world import Ports
 
 from gateway.core.decision import Decision
+from tests.support.edge_upstreams import H2Talk, Http2Upstream, Seen
+from tests.support.edge_world import Ports
 
 CALL = [("content-type", "application/grpc+proto"), ("te", "trailers"), ("grpc-timeout", "5S")]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from edge_upstreams import Http1Upstream, Seen, Talk
-from edge_world import HOST, Ports
 
 from gateway.core.subject import Identity, Role
+from tests.support.edge_upstreams import Http1Upstream, Seen, Talk
+from tests.support.edge_world import HOST, Ports
 
 OURS = [
     "X-Gateway-Subject",

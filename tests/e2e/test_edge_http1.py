@@ -7,8 +7,9 @@ import socket
 import time
 
 import pytest
-from edge_upstreams import Http1Upstream, Seen, Talk
-from edge_world import HOST
+
+from tests.support.edge_upstreams import Http1Upstream, Seen, Talk
+from tests.support.edge_world import HOST
 
 HEAD = f"HTTP/1.1\r\nhost: {HOST}\r\n"
 

@@ -6,8 +6,9 @@ import asyncio
 
 import h2.errors
 import pytest
-from edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
-from edge_world import HOST
+
+from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
+from tests.support.edge_world import HOST
 
 PSEUDO = [(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/")]
 

@@ -11,9 +11,10 @@ import time
 
 import h2.errors
 import pytest
-from edge_clients import dial
-from edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
-from edge_world import HOST, Ports
+
+from tests.support.edge_clients import dial
+from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
+from tests.support.edge_world import HOST, Ports
 
 HEAD = f"HTTP/1.1\r\nhost: {HOST}\r\n"
 MANY = 1 << 26

@@ -6,10 +6,11 @@ import os
 from contextlib import closing
 
 import pytest
-from edge_clients import Http1, Http2
-from edge_process import EdgeProcess
-from edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
-from edge_world import HOST
+
+from tests.support.edge_clients import Http1, Http2
+from tests.support.edge_process import EdgeProcess
+from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
+from tests.support.edge_world import HOST
 
 SIZE = 1 << 30 if os.environ.get("GATEWAY_BIG") else 1 << 28
 PIECE = bytes(1 << 18)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from edge_world import HOST
+
+from tests.support.edge_world import HOST
 
 HEAD = f"GET / HTTP/1.1\r\nHost: {HOST}\r\n"
 POST = f"POST / HTTP/1.1\r\nHost: {HOST}\r\n"

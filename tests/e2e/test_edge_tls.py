@@ -6,10 +6,10 @@ import socket
 import ssl
 
 import pytest
-from edge_clients import Http1, dial, tls_context
-from edge_world import HOST, OTHER_HOST, WILD_HOST
 
 from gateway.core.routes import Route
+from tests.support.edge_clients import Http1, dial, tls_context
+from tests.support.edge_world import HOST, OTHER_HOST, WILD_HOST
 
 
 def names_shown(sock: ssl.SSLSocket) -> list[str]:

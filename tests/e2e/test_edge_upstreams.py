@@ -8,10 +8,10 @@ import ssl
 import time
 
 import pytest
-from edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
-from edge_world import HOST, free_port
 
 from gateway.config import Health
+from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
+from tests.support.edge_world import HOST, free_port
 
 HEAD = f"HTTP/1.1\r\nhost: {HOST}\r\n"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
-from edge_world import HOST, Ports
 
 from gateway.core.decision import Decision, Obligation
-from gateway.core.ports import StoreDown
+from gateway.core.ports.stores import StoreDown
 from gateway.core.reasons import Refusal
 from gateway.core.routes import Route
-from gateway.obligations import Obligations
+from gateway.obligations.plan import Obligations
+from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
+from tests.support.edge_world import HOST, Ports
 
 GOOD = ("authorization", "Bearer good")
 

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 import websockets.asyncio.server
 import websockets.exceptions
-from edge_clients import tls_context
-from edge_upstreams import Http1Upstream, Seen, Talk
-from edge_world import HOST, Ports, World
 from websockets.asyncio.client import ClientConnection, connect
 
 from gateway.core.decision import Decision
+from tests.support.edge_clients import tls_context
+from tests.support.edge_upstreams import Http1Upstream, Seen, Talk
+from tests.support.edge_world import HOST, Ports, World
 
 HANDSHAKE = (
     f"GET /ws HTTP/1.1\r\nhost: {HOST}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from people_world import PROGRAM, Place, reason
 from websockets.exceptions import ConnectionClosed
 
 from gateway.core.cookies import SESSION
-from gateway.dev import client
-from gateway.dev.world import ECHO, World
+from gateway.demo.clients import http as client
+from gateway.demo.world import ECHO, World
+from tests.support.login_site import PROGRAM, Place, reason
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("idle")]
 IDLE_S = 5

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
-from people_world import PROGRAM, Place, changed, fields_of, is_signed_in, reason, refused
 
 from gateway.core.cookies import BINDING, SESSION, SSO
-from gateway.dev.world import DIRECTORY, ECHO, GATEWAY, World
+from gateway.demo.world import DIRECTORY, ECHO, GATEWAY, World
+from tests.support.login_site import PROGRAM, Place, changed, fields_of, is_signed_in, reason, refused
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("login_attacks")]
 

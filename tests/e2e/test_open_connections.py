@@ -11,10 +11,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from gateway.dev import client
-from gateway.dev.client import DeviceFiles, client_context
-from gateway.dev.person import Person
-from gateway.dev.world import ECHO, World
+from gateway.demo.clients import http as client
+from gateway.demo.clients.headless_browser import Person
+from gateway.demo.clients.http import DeviceFiles, client_context
+from gateway.demo.world import ECHO, World
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("open")]
 _RULE = '\nblocks contains "under_maintenance" if input.service.name == "echo"\n'

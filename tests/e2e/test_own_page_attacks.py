@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
-from people_world import (
+
+from gateway.core.cookies import SESSION, SSO
+from gateway.demo.clients.headless_browser import Person
+from gateway.demo.world import DIRECTORY, ECHO, GATEWAY, World
+from tests.support.login_site import (
     FORM,
     PROGRAM,
     Place,
@@ -22,14 +24,7 @@ from people_world import (
     reason,
     refused,
 )
-
-from gateway.core.cookies import SESSION, SSO
-from gateway.dev.person import Person
-from gateway.dev.world import DIRECTORY, ECHO, GATEWAY, World
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "plugins"))
-
-from authenticator import Authenticator
+from tests.support.webauthn_authenticator import Authenticator
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("own_page_attacks")]
 

@@ -22,17 +22,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect, sync_playwright
 
-from gateway import drawing
 from gateway.core.request import Peer, RequestFacts
-from gateway.dev import chromium, client, world
-from gateway.dev.agent import agent
-from gateway.dev.people import PASSWORD
-from gateway.dev.world import DIRECTORY, ECHO, GATEWAY, PORTAL, World
-from gateway.replies import deny
+from gateway.demo import world
+from gateway.demo.clients import chromium
+from gateway.demo.clients import http as client
+from gateway.demo.clients.security_agent import agent
+from gateway.demo.idp.accounts import PASSWORD
+from gateway.demo.world import DIRECTORY, ECHO, GATEWAY, PORTAL, World
+from gateway.replies import rendering as drawing
+from gateway.replies.replies import deny
+from tests.support.paths import TOOLS
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("pages")]
 
-AXE = Path(__file__).parents[2] / ".tools" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+AXE = TOOLS / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 PICTURES = os.environ.get("PAGES_PICTURES")
 NARROW, WIDE = {"width": 360, "height": 740}, {"width": 1180, "height": 860}
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

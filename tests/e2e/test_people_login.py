@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from gateway.core.cookies import SESSION, SSO
-from gateway.dev import client
-from gateway.dev.client import Browser, DeviceFiles
-from gateway.dev.people import PASSWORD
-from gateway.dev.person import Person
-from gateway.dev.world import DIRECTORY, ECHO, GATEWAY, World
+from gateway.demo.clients import http as client
+from gateway.demo.clients.headless_browser import Person
+from gateway.demo.clients.http import Browser, DeviceFiles
+from gateway.demo.idp.accounts import PASSWORD
+from gateway.demo.world import DIRECTORY, ECHO, GATEWAY, World
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("login")]
 

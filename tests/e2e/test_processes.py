@@ -16,8 +16,8 @@ from typing import Self
 import httpx
 import pytest
 
-from gateway.dev.client import Browser, DeviceFiles, enrol
-from gateway.dev.world import DIRECTORY, ECHO, PORTAL, World
+from gateway.demo.clients.http import Browser, DeviceFiles, enrol
+from gateway.demo.world import DIRECTORY, ECHO, PORTAL, World
 
 pytestmark = pytest.mark.xdist_group("processes")
 

@@ -20,13 +20,13 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from gateway.adapters.redis import open_redis
+from gateway.adapters.redis.opening import open_redis
 from gateway.config import StateStore
-from gateway.core.ports import Store, StoreDown
-from gateway.dev.client import Browser, DeviceFiles, client_context, enrol
-from gateway.dev.person import Person
-from gateway.dev.world import DIRECTORY, ECHO, GATEWAY, World
-from tests.redis_server import Cable, RedisProcess, free_port, needs_redis, running
+from gateway.core.ports.stores import Store, StoreDown
+from gateway.demo.clients.headless_browser import Person
+from gateway.demo.clients.http import Browser, DeviceFiles, client_context, enrol
+from gateway.demo.world import DIRECTORY, ECHO, GATEWAY, World
+from tests.support.redis_server import Cable, RedisProcess, free_port, needs_redis, running
 
 pytestmark = [needs_redis, pytest.mark.timeout(120), pytest.mark.xdist_group("several-gateways")]
 BOUND_S = 1.0  # 0.25 s are promised; the rest is for a machine that is busy with other tests

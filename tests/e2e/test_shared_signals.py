@@ -24,15 +24,15 @@ import httpx
 import jwt
 import pytest
 
-from gateway.adapters.sqlite import SqliteStore
-from gateway.admin import device_report
-from gateway.admin.enrol import enrol
-from gateway.dev.client import Browser, DeviceFiles
-from gateway.dev.people import PEOPLE
-from gateway.dev.tokens import Key
-from gateway.dev.world import ECHO, GATEWAY, World
-from gateway.identity.keyfiles import renew_server, write_file
-from tests.redis_server import free_port
+from gateway.adapters.sqlite.store import SqliteStore
+from gateway.agent import posture_report as device_report
+from gateway.agent.enroll import enrol
+from gateway.demo.clients.http import Browser, DeviceFiles
+from gateway.demo.idp.accounts import PEOPLE
+from gateway.demo.idp.token_issuer import Key
+from gateway.demo.world import ECHO, GATEWAY, World
+from gateway.identity.devices.ca_files import renew_server, write_file
+from tests.support.redis_server import free_port
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("shared-signals")]
 HOST = "localhost"  # a name that every machine knows: the gateways look each other up

@@ -8,7 +8,6 @@ import html
 import json
 import re
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,17 +18,14 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from people_world import PROGRAM, App, Place, add_app, fields_of, hidden, reason, refused
 
 from gateway.core.cookies import SESSION, SSO
-from gateway.dev import world
-from gateway.dev.client import Browser, DeviceFiles
-from gateway.dev.person import Person
-from gateway.dev.world import ECHO, GATEWAY, World
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "identity"))
-
-from proof_world import Holder
+from gateway.demo import world
+from gateway.demo.clients.headless_browser import Person
+from gateway.demo.clients.http import Browser, DeviceFiles
+from gateway.demo.world import ECHO, GATEWAY, World
+from tests.support.login_site import PROGRAM, App, Place, add_app, fields_of, hidden, reason, refused
+from tests.support.proof_world import Holder
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("step_up")]
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pyotp
 import pytest
 
-from gateway.dev import client
-from gateway.dev.client import Browser, DeviceFiles
-from gateway.dev.person import Person, _navigation
-from gateway.dev.world import BALANCER, DIRECTORY, ECHO, GATEWAY, World
+from gateway.demo.clients import http as client
+from gateway.demo.clients.headless_browser import Person, _navigation
+from gateway.demo.clients.http import Browser, DeviceFiles
+from gateway.demo.world import BALANCER, DIRECTORY, ECHO, GATEWAY, World
+from tests.support.paths import VECTORS
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("step_up_rules")]
 
 PROGRAM = {"accept": "application/json"}
 SHORT_S = 3
-CITIES = Path(__file__).parents[1] / "vectors" / "mmdb" / "GeoLite2-City-Test.mmdb"
+CITIES = VECTORS / "mmdb" / "GeoLite2-City-Test.mmdb"
 LONDON, SEATTLE = "81.2.69.160", "216.160.83.56"
 NETWORKS = f"networks: {{databases: [{CITIES}]}}\n\n"
 

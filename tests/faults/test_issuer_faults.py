@@ -13,11 +13,11 @@ from gateway.config import Introspection, Issuer
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RequestFacts
 from gateway.core.routes import Route
-from gateway.dev.provider import DevProvider, serving
-from gateway.identity.credentials import KeyCredential
-from gateway.identity.introspection import Introspector
-from gateway.identity.issuers import IssuerDirectory
-from gateway.identity.tokens import TokenReader, TrustedIssuer
+from gateway.demo.idp.provider import DevProvider, serving
+from gateway.identity.bearer.access_tokens import TokenReader, TrustedIssuer
+from gateway.identity.oidc.client_auth import KeyCredential
+from gateway.identity.oidc.discovery import IssuerDirectory
+from gateway.identity.oidc.introspection import Introspector
 
 NOW = 1_800_000_000.0
 FAULTS = ["empty", "500", "401", "garbage", "huge", "redirect", "slow"]

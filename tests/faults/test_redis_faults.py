@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.redis import open_redis
-from gateway.adapters.redis_documents import RedisDocuments
-from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis.documents import RedisDocuments
+from gateway.adapters.redis.opening import open_redis
+from gateway.adapters.redis.store import RedisStore
 from gateway.config import StateSentinel, StateStore
-from gateway.core.ports import DeviceRecord, SessionRecord, Store, StoreDown, StoreLost
-from tests.redis_server import Cable, RedisProcess, has_replicas, needs_redis, running, wait_until, watched_pair
+from gateway.core.ports.stores import DeviceRecord, SessionRecord, Store, StoreDown, StoreLost
+from tests.support.redis_server import Cable, RedisProcess, has_replicas, needs_redis, running, wait_until, watched_pair
 
 pytestmark = [needs_redis, pytest.mark.xdist_group("redis-faults")]
 NOW = time.time()

@@ -15,26 +15,27 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.documents import SqliteDocuments
 from gateway.adapters.geo import GeoNetworks
-from gateway.adapters.sqlite import SqliteStore
+from gateway.adapters.sqlite.documents import SqliteDocuments
+from gateway.adapters.sqlite.store import SqliteStore
 from gateway.config.models import Allow, Service
+from gateway.core.canonical import admit
 from gateway.core.decision import Decision, RiskReport
-from gateway.core.request import Peer, RawRequest, RequestFacts, admit
+from gateway.core.request import Peer, RawRequest, RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Role, Session
-from gateway.policy.bundle import load, service_data
-from gateway.policy.engine import Decider, build_document
-from gateway.policy.logins import Logins
-from gateway.policy.rego import EmbeddedEngine
-from gateway.policy.risk import Assessor
-from gateway.policy.risk_memory import RiskMemory
+from gateway.policy.bundle.loader import load, service_data
+from gateway.policy.contract import build_document
+from gateway.policy.decider import Decider
+from gateway.policy.engines.embedded import EmbeddedEngine
+from gateway.risk.assessor import Assessor
+from gateway.risk.login_pattern import Logins
+from gateway.risk.memory import RiskMemory
 from plugins.signals import builtin
+from tests.support.paths import ROOT, VECTORS
 
 NOW = 1_800_000_000.0
-ROOT = Path(__file__).parents[2]
-VECTORS = ROOT / "tests" / "vectors" / "mmdb"
-CITIES = VECTORS / "GeoLite2-City-Test.mmdb"
+CITIES = VECTORS / "mmdb" / "GeoLite2-City-Test.mmdb"
 LONDON, LONDON_TOO, SWEDEN, SEATTLE, NOWHERE = (
     "81.2.69.160",
     "81.2.69.161",
@@ -185,8 +186,8 @@ BAD: dict[str, bytes] = {
     "without its end": GOOD[:-200],
     "only its end": GOOD[-2_000:],
     "zeros": bytes(len(GOOD)),
-    "a wrong tree": (VECTORS / "GeoIP2-City-Test-Invalid-Node-Count.mmdb").read_bytes(),
-    "a circle": (VECTORS / "cyclic-data-structure.mmdb").read_bytes(),
+    "a wrong tree": (VECTORS / "mmdb" / "GeoIP2-City-Test-Invalid-Node-Count.mmdb").read_bytes(),
+    "a circle": (VECTORS / "mmdb" / "cyclic-data-structure.mmdb").read_bytes(),
 }
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters import sqlite_file as adapter
-from gateway.adapters.sqlite import SqliteStore
-from gateway.core.ports import DeviceRecord, StoreDown
+from gateway.adapters.sqlite import file as adapter
+from gateway.adapters.sqlite.store import SqliteStore
+from gateway.core.ports.stores import DeviceRecord, StoreDown
 
 KEY = bytes(32)
 DEVICE = DeviceRecord("d1", "laptop", "ada", "it", "active", 1.0)
@@ -22,8 +22,8 @@ DEVICE = DeviceRecord("d1", "laptop", "ada", "it", "active", 1.0)
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from gateway.adapters.sqlite import SqliteStore
-from gateway.core.ports import DeviceRecord, SessionRecord
+from gateway.adapters.sqlite.store import SqliteStore
+from gateway.core.ports_old import DeviceRecord, SessionRecord
 
 async def main(path, worker):
     store = SqliteStore(Path(path), bytes(32))
@@ -41,8 +41,8 @@ asyncio.run(main(*sys.argv[1:]))
 LIMITED = """
 import asyncio, resource, signal, sys
 from pathlib import Path
-from gateway.adapters.sqlite import SqliteStore
-from gateway.core.ports import DeviceRecord, StoreDown
+from gateway.adapters.sqlite.store import SqliteStore
+from gateway.core.ports_old import DeviceRecord, StoreDown
 
 async def main(path):
     store = SqliteStore(Path(path), bytes(32))

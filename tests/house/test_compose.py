@@ -5,15 +5,14 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from gateway.dev.compose import APP_HOST, HOST, ISSUER_HOST, LOGIN_HOST
+from gateway.demo.compose import APP_HOST, HOST, ISSUER_HOST, LOGIN_HOST
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]

@@ -1,9 +1,9 @@
 import runpy
-from pathlib import Path
 
 from gateway.core.reasons import REASONS
+from tests.support.paths import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 def test_the_page_of_reasons_is_the_table_of_reasons():

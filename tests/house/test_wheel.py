@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 INSTALLED = "installed"
 
 
@@ -36,7 +37,7 @@ def run(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
         f"import sys; sys.path = [{str(installed / INSTALLED)!r}, *(p for p in sys.path if p != {str(ROOT)!r})];"
         f"sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()];"
         f"import gateway; assert gateway.__file__.startswith({str(installed)!r}), gateway.__file__;"
-        "from gateway.admin.cli import main; main()"
+        "from gateway.cli.app import main; main()"
     )
     return subprocess.run(
         [sys.executable, "-c", script, *words], cwd=installed, capture_output=True, text=True, check=False, timeout=120

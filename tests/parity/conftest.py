@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from opa_world import BINARY, Opas
+
+from tests.support.opa_world import BINARY, Opas
 
 
 @pytest.fixture

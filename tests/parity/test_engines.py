@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from opa_world import Opas, bundle, policy, pushed
 
 from gateway.core.decision import Decision
 from gateway.core.reasons import Refusal
-from gateway.policy.bundle import Bundle
-from gateway.policy.engine import Decider
-from gateway.policy.opa import OpaEngine
-from gateway.policy.rego import EmbeddedEngine
+from gateway.policy.bundle.model import Bundle
+from gateway.policy.decider import Decider
+from gateway.policy.engines.embedded import EmbeddedEngine
+from gateway.policy.engines.server import OpaEngine
+from tests.support.opa_world import Opas, bundle, policy, pushed
+from tests.support.paths import POLICIES
 
-POLICIES = Path(__file__).parents[2] / "policies"
 CASES = [json.loads(file.read_text()) for file in sorted((POLICIES / "cases").glob("*.json"))]
 ALLOW = '{"effect": "allow", "reasons": ["policy_ok"]}'
 SOON_S = 5.0

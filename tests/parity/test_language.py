@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opa_world import Opas, bundle, policy, pushed
 
-from gateway.core.ports import EngineFailure, PolicyEngine
-from gateway.policy.bundle import BundleError
-from gateway.policy.portable import BUILTINS
-from gateway.policy.rego import EmbeddedEngine
+from gateway.core.ports.pipeline import EngineFailure, PolicyEngine
+from gateway.policy.bundle.model import BundleError
+from gateway.policy.bundle.portability import BUILTINS
+from gateway.policy.engines.embedded import EmbeddedEngine
+from tests.support.opa_world import Opas, bundle, policy, pushed
 
 SOON_S = 5.0
 

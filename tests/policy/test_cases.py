@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from gateway.core.canonical import admit
 from gateway.core.decision import RiskReport, RiskTerm
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
 from gateway.core.reasons import REASONS, Refusal
-from gateway.core.request import Peer, RawRequest, RequestFacts, admit
+from gateway.core.request import Peer, RawRequest, RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Role, Session
-from gateway.policy.bundle import Bundle, load
-from gateway.policy.engine import build_document, document_json, parse_answer
-from gateway.policy.rego import EmbeddedEngine
+from gateway.policy.bundle.loader import load
+from gateway.policy.bundle.model import Bundle
+from gateway.policy.contract import build_document, document_json, parse_answer
+from gateway.policy.engines.embedded import EmbeddedEngine
+from tests.support.paths import POLICIES
 
-POLICIES = Path(__file__).parents[2] / "policies"
 CASES = {file.stem: json.loads(file.read_text()) for file in sorted((POLICIES / "cases").glob("*.json"))}
 SCHEMAS = {
     name: json.loads((POLICIES / "schema" / f"{name}.schema.json").read_text()) for name in ("input", "decision")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import regorus
 
-ROOT = Path(__file__).parents[2]
-POLICIES = ROOT / "policies"
+from tests.support.paths import POLICIES, ROOT
+
 OPA = ROOT / ".tools" / "opa"
 TESTS = sorted((POLICIES / "gateway").glob("*_test.rego"))
 

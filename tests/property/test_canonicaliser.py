@@ -8,8 +8,10 @@ import string
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.core.canonical import admit
+from gateway.core.header_names import HOP_BY_HOP, is_ours
 from gateway.core.reasons import REASONS, Refusal
-from gateway.core.request import HOP_BY_HOP, Peer, RawRequest, RequestFacts, admit, is_ours
+from gateway.core.request import Peer, RawRequest, RequestFacts
 
 REFUSALS = {"malformed_request", "headers_too_large", "misdirected_request"}
 NAMES = [

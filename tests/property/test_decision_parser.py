@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.decision import Decision
 from gateway.core.reasons import Refusal
-from gateway.policy.engine import parse_answer
+from gateway.policy.contract import parse_answer
 
 CODES = st.from_regex(r"[a-z][a-z0-9_]{1,63}", fullmatch=True)
 WORDS = st.sampled_from(["effect", "reasons", "obligations", "cache_s", "kind", "allow", "deny", "policy_ok", "login"])

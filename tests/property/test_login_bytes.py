@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from gateway.config import Issuer
 from gateway.core.cookies import SESSION, is_value, read_cookie, sets_ours, without_ours
-from gateway.core.ports import HttpAnswer
+from gateway.core.ports.http import HttpAnswer
 from gateway.core.reasons import REASONS, Refusal
-from gateway.dev.tokens import Key
-from gateway.identity.id_token import Expected, check_id_token
-from gateway.identity.issuers import IssuerDirectory
-from gateway.identity.jose import b64url_encode
-from gateway.identity.login import NEXT, Event, Step, advance
+from gateway.demo.idp.token_issuer import Key
+from gateway.identity.jose.jws import b64url_encode
+from gateway.identity.login.flow import NEXT, Event, Step, advance
+from gateway.identity.oidc.discovery import IssuerDirectory
+from gateway.identity.oidc.id_token import Expected, check_id_token
 
 NOW = 1_800_000_000
 ISSUER = "https://id.example.com"

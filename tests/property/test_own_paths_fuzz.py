@@ -26,19 +26,22 @@ from starlette.routing import Route
 from gateway.config import load
 from gateway.core.cookies import BINDING, BOUND, SESSION, SSO
 from gateway.core.decision import StepUp
+from gateway.core.navigation import Redirect
 from gateway.core.reasons import REASONS
 from gateway.core.request import Peer, RawRequest
 from gateway.core.subject import Device, Identity
-from gateway.dev.provider import DevProvider, serving
-from gateway.edge import backchannel, endpoints, worker
-from gateway.identity.browser import BrowserSessions
-from gateway.identity.handover import Redirect
-from gateway.identity.keyfiles import found_pki
-from gateway.identity.login_sessions import LoginSession
-from gateway.identity.oidc import Tokens
-from gateway.replies import Reply
-from gateway.verdicts import Ask, Local
+from gateway.demo.idp.provider import DevProvider, serving
+from gateway.endpoints import app as endpoints
+from gateway.endpoints import logout as backchannel
+from gateway.identity.devices.ca_files import found_pki
+from gateway.identity.oidc.relying_party import Tokens
+from gateway.identity.sessions.cookies import BrowserSessions
+from gateway.identity.sessions.login_sessions import LoginSession
+from gateway.pipeline.verdicts import Ask, Local
+from gateway.replies.replies import Reply
+from gateway.server import worker
 from gateway.wiring import Shared
+from tests.support.paths import POLICIES
 
 pytestmark = pytest.mark.timeout(110)
 
@@ -111,7 +114,7 @@ class Site:
         (folder / "secrets" / "api").write_text(provider.instance.owner_token)
         for file in (folder / "secrets").iterdir():
             file.chmod(0o600)
-        policies = Path(__file__).parents[2] / "policies"
+        policies = POLICIES
         text = CONFIG.format(
             host=HOST,
             wiki=WIKI,

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Introspection, Issuer
-from gateway.core.ports import HttpAnswer
+from gateway.core.ports.http import HttpAnswer
 from gateway.core.reasons import REASONS, Refusal
 from gateway.core.request import Peer, RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Identity
-from gateway.dev.tokens import Key
-from gateway.identity.credentials import BasicCredential
-from gateway.identity.introspection import Introspector
-from gateway.identity.issuers import IssuerDirectory
-from gateway.identity.tokens import TokenReader, TrustedIssuer
+from gateway.demo.idp.token_issuer import Key
+from gateway.identity.bearer.access_tokens import TokenReader, TrustedIssuer
+from gateway.identity.oidc.client_auth import BasicCredential
+from gateway.identity.oidc.discovery import IssuerDirectory
+from gateway.identity.oidc.introspection import Introspector
 
 NOW = 1_800_000_000
 ISSUER = "https://id.example.com"

@@ -9,7 +9,7 @@ from typing import Any
 
 import jwt
 
-from gateway.dev.tokens import Key
+from gateway.demo.idp.token_issuer import Key
 
 NOW = 1_800_000_000
 ISSUER = "https://id.example.com"

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 
 import pytest
-from contract_gateway import Logouts
-from contract_providers import ZITADEL, Provider, Zitadel, emulator, emulator_by_api, need_panva, panva
+
+from tests.support.contract_gateway import Logouts
+from tests.support.contract_providers import ZITADEL, Provider, Zitadel, emulator, emulator_by_api, need_panva, panva
 
 PROVIDERS = ["emulator", "emulator-by-api", "oidc-provider-jwt", "oidc-provider-opaque"]
 if all(ZITADEL):

@@ -9,13 +9,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-from contract_gateway import Gateway, Logouts, gateway_at
-from contract_providers import REDIRECT, SIGNED_OUT, ZITADEL, Emulator, Panva, Provider
 
 from gateway.core.reasons import Refusal
 from gateway.core.subject import Identity
-from gateway.identity.id_token import verified_claims
-from gateway.identity.introspection import Active
+from gateway.identity.oidc.id_token import verified_claims
+from gateway.identity.oidc.introspection import Active
+from tests.support.contract_gateway import Gateway, Logouts, gateway_at
+from tests.support.contract_providers import REDIRECT, SIGNED_OUT, ZITADEL, Emulator, Panva, Provider
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.xdist_group("contract")]
 with_browsers = pytest.mark.parametrize(

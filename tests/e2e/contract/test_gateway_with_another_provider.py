@@ -7,24 +7,23 @@ import shutil
 import time
 from collections.abc import Iterator
 from html import unescape
-from pathlib import Path
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx
 import pytest
-from contract_gateway import gateway_at
-from contract_providers import AUDIENCE, REDIRECT, Panva, need_panva, panva
 
 from gateway.core.cookies import SESSION, SSO
-from gateway.dev.client import Browser
-from gateway.dev.people import PASSWORD
-from gateway.dev.person import Person
-from gateway.dev.world import ECHO, GATEWAY, World
-from gateway.identity.keyfiles import found_pki, write_file
-from gateway.identity.own_sessions import SIGNED_OUT
+from gateway.demo.clients.headless_browser import Person
+from gateway.demo.clients.http import Browser
+from gateway.demo.idp.accounts import PASSWORD
+from gateway.demo.world import ECHO, GATEWAY, World
+from gateway.identity.account.sessions import SIGNED_OUT
+from gateway.identity.devices.ca_files import found_pki, write_file
+from tests.support.contract_gateway import gateway_at
+from tests.support.contract_providers import AUDIENCE, REDIRECT, Panva, need_panva, panva
+from tests.support.paths import POLICIES
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("contract-gateway")]
-_POLICIES = Path(__file__).parents[3] / "policies"
 PROGRAM = {"accept": "application/json"}
 _CONFIG = """\
 version: 1
@@ -68,8 +67,8 @@ class OtherWorld(World):
         found_pki(self.pki.folder, [GATEWAY, ECHO], now=time.time(), crl_life_s=86_400)
 
     def serve(self, provider: Panva) -> None:
-        shutil.copytree(_POLICIES, self.policies, ignore=shutil.ignore_patterns("cases", ".*", "OPA_VERSION"))
-        self._spawn("echo", ["gateway.dev.services", "echo"])
+        shutil.copytree(POLICIES, self.policies, ignore=shutil.ignore_patterns("cases", ".*", "OPA_VERSION"))
+        self._spawn("echo", ["gateway.demo.services", "echo"])
         self.echo_url = self._url("echo")
         (self.folder / "secrets").mkdir(mode=0o700)
         for name, secret in (("api", provider.api_secret), ("login", provider.secret)):

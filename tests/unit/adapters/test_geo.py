@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.geo import GeoNetworks, default_database
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
+from tests.support.paths import VECTORS
 
-VECTORS = Path(__file__).parents[2] / "vectors" / "mmdb"
-CITY, ASN, COUNTRY = (VECTORS / f"GeoLite2-{kind}-Test.mmdb" for kind in ("City", "ASN", "Country"))
+DATABASES = VECTORS / "mmdb"
+CITY, ASN, COUNTRY = (DATABASES / f"GeoLite2-{kind}-Test.mmdb" for kind in ("City", "ASN", "Country"))
 LONDON, TELSTRA = "81.2.69.160", "1.128.0.1"
 BROKEN = ["GeoIP2-City-Test-Invalid-Node-Count", "cyclic-data-structure"]
 
@@ -87,7 +88,7 @@ def test_company_networks_and_vpn_ranges_are_known_without_any_database():
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_says_so_in_every_answer(name):
     said = []
-    networks = GeoNetworks([VECTORS / f"{name}.mmdb"], report=lambda _, what: said.append(what))
+    networks = GeoNetworks([DATABASES / f"{name}.mmdb"], report=lambda _, what: said.append(what))
     assert networks.flaw == "broken"
     assert {networks.look(ip).flaw for ip in (LONDON, "1.1.1.1", "2001:218::1")} == {"broken"}
     assert len(said) == 1
@@ -95,7 +96,7 @@ def test_a_broken_file_says_so_in_every_answer(name):
 
 
 def test_a_record_that_cannot_be_read_is_broken_and_the_others_are_not():
-    networks = GeoNetworks([VECTORS / "GeoIP2-City-Test-Broken-Double-Format.mmdb"])
+    networks = GeoNetworks([DATABASES / "GeoIP2-City-Test-Broken-Double-Format.mmdb"])
     assert networks.look("2001:220::1").flaw in {"", "broken"}
     assert {networks.look(ip).flaw for ip in (LONDON, "89.160.20.112", "2001:218::1")} <= {"", "broken"}
     assert networks.look("89.160.20.112").country is None
@@ -114,7 +115,7 @@ def test_a_missing_file_is_broken_while_no_file_at_all_is_absent(tmp_path):
 
 
 def test_one_broken_file_beside_a_good_one_leaves_what_is_known_and_says_broken():
-    networks = GeoNetworks([CITY, VECTORS / f"{BROKEN[0]}.mmdb"])
+    networks = GeoNetworks([CITY, DATABASES / f"{BROKEN[0]}.mmdb"])
     assert networks.look(LONDON).country == "GB"
     assert networks.look(LONDON).flaw == "broken"
 

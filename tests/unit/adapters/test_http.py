@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.http import HttpxClient
-from gateway.core.ports import Unreachable
+from gateway.core.ports.http import Unreachable
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
 

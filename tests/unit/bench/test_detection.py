@@ -14,11 +14,11 @@ from bench.detection_places import COUNTRIES, Browser, Line, located, newest
 from bench.detection_runs import Judged, Run, facts_of, lived
 from bench.detection_sessions import bound, replays, sprayed
 from bench.detection_world import ATTACKERS, SignIn, World
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
 from gateway.core.signals import Observation
 from gateway.core.subject import Identity, Session
-from gateway.policy.risk_terms import observe
-from gateway.policy.user_agents import read
+from gateway.risk.scoring import observe
+from gateway.risk.user_agents import read
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 
 from bench import scale
 from bench.processes import BenchFailed
-from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis.store import RedisStore
 from gateway.config import StateStore
-from tests.redis_server import needs_redis
+from tests.support.redis_server import needs_redis
 
 
 @needs_redis

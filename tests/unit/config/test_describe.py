@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -10,8 +9,9 @@ import pytest
 import yaml
 
 from gateway.config import SCHEMA_LINE, json_schema, markdown
+from tests.support.paths import ROOT
 
-PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
+PAGE = ROOT / "docs" / "configuration.md"
 GOOD = """
 tls: [{certificate: a, key: b}]
 services:

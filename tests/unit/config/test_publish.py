@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gateway.config import Allow, Config, PathRule, ServerCertificate, Service, routes_of, rules_of
+from gateway.core.canonical import admit
 from gateway.core.reasons import Refusal
-from gateway.core.request import Peer, RawRequest, RequestFacts, admit
+from gateway.core.request import Peer, RawRequest, RequestFacts
 from gateway.core.routes import Route, RouteTable
 
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from issuer_world import clock, directory, http, key, other_key, provider, reading, served, static, static_reading
+from tests.support.issuer_world import (
+    clock,
+    directory,
+    http,
+    key,
+    other_key,
+    provider,
+    reading,
+    served,
+    static,
+    static_reading,
+)
 
 __all__ = [
     "clock",

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from login_world import ISSUER, LAPTOP, WIKI, Browser, World
 
-from gateway.core.ports import SessionRecord
+from gateway.core.ports.stores import SessionRecord
 from gateway.core.subject import Session
 from gateway.identity.reactions import COLLECTION, Reactions
-from gateway.identity.security_events import About
-from gateway.identity.zitadel_access import ApiFailure
+from gateway.identity.ssf.events import About
+from gateway.identity.zitadel.access import ApiFailure
+from tests.support.login_world import ISSUER, LAPTOP, WIKI, Browser, World
 
 
 class Locks:

@@ -6,19 +6,18 @@ import ast
 import inspect
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pyotp
 import pytest
-from authenticator import Authenticator
 
-from gateway.core.ports import Factor, FactorOwner, FactorProven, FactorStep
+from gateway.core.factors import Factor, FactorOwner, FactorProven, FactorStep
 from gateway.core.reasons import Refusal
 from plugins.factors import ALL, builtin
+from tests.support.paths import ROOT
+from tests.support.webauthn_authenticator import Authenticator
 
-ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "factors.md").read_text(encoding="utf-8")
 ADA = FactorOwner("https://id.example.com", "ada", "ada@example.com")
 NOW = 1_800_000_000.0

@@ -4,17 +4,16 @@ import ast
 import copy
 import json
 import re
-from pathlib import Path
 
 import jsonschema
 import pytest
 
 from gateway.core.decision import Obligation
 from gateway.core.reasons import REASONS, Refusal
-from gateway.obligations import PHASES, ObligationFailed, Obligations
+from gateway.obligations.plan import PHASES, ObligationFailed, Obligations
 from plugins.obligations import ALL, builtin
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 
 

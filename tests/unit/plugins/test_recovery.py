@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from argon2.low_level import Type, hash_secret_raw
 
-from gateway.core.ports import FactorOwner, FactorStep
+from gateway.core.factors import FactorOwner, FactorStep
 from gateway.core.reasons import Refusal
 from plugins.factors import recovery
 from plugins.factors.recovery import Recovery

@@ -9,20 +9,19 @@ import json
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from observations import CHROME, JA4, NOW, SCRIPT_JA4, seen
 
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
 from gateway.core.signals import Observation, Signal
 from plugins.signals import ALL, builtin
+from tests.support.observations import CHROME, JA4, NOW, SCRIPT_JA4, seen
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "signals.md").read_text(encoding="utf-8")
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from observations import BERLIN, CHROME, MUNICH, SCRIPT_JA4, SYDNEY, Watched, seen
-
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
 from plugins.signals.country_change import CountryChange
 from plugins.signals.credential_stuffing import CredentialStuffing
 from plugins.signals.impossible_travel import ImpossibleTravel
 from plugins.signals.new_device import NewDevice
 from plugins.signals.new_network import NewNetwork
 from plugins.signals.password_spraying import PasswordSpraying
+from tests.support.observations import BERLIN, CHROME, MUNICH, SCRIPT_JA4, SYDNEY, Watched, seen
 
 HOUR, DAY = 3600.0, 86_400.0
 

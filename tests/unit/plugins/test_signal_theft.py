@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from observations import BERLIN, CHROME, HINTS, MUNICH, SCRIPT_JA4, SYDNEY, Watched, seen
 
-from gateway.core.ports import Network
+from gateway.core.ports.pipeline import Network
 from plugins.signals.concurrent_use import ConcurrentUse
 from plugins.signals.cookie_theft import CookieTheft
 from plugins.signals.token_replay import TokenReplay
+from tests.support.observations import BERLIN, CHROME, HINTS, MUNICH, SCRIPT_JA4, SYDNEY, Watched, seen
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pyotp
 import pytest
 
-from gateway.core.ports import FactorOwner, FactorProven
+from gateway.core.factors import FactorOwner, FactorProven
 from gateway.core.reasons import Refusal
 from plugins.factors.totp import Totp
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import cbor2
 import pytest
-from authenticator import BE, BS, UP, UV, Authenticator, b64, unb64
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.ports import FactorOwner, FactorProven
+from gateway.core.factors import FactorOwner, FactorProven
 from gateway.core.reasons import Refusal
 from plugins.factors.webauthn import WebAuthn
+from tests.support.webauthn_authenticator import BE, BS, UP, UV, Authenticator, b64, unb64
 
 ADA = FactorOwner("https://id.example.com", "ada", "ada@example.com")
 PLUGIN = WebAuthn("example.com", "Example", ["https://gw.example.com", "https://gw.example.com:8443"])

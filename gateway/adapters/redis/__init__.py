@@ -1,0 +1,1 @@
+"""State in a Redis that several gateways share."""

@@ -1,0 +1,1 @@
+"""`gateway check`: the configuration and everything it names, examined before it serves."""

@@ -1,0 +1,1 @@
+"""`gateway zitadel`: set a Zitadel instance up, and check it."""

@@ -1,0 +1,108 @@
+"""The company's promise about sign-ins, as settings of a Zitadel instance; bootstrap sets them, check reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from gateway.identity.zitadel.api import number, seconds
+
+LOCKOUT_ATTEMPTS = 5
+MAX_AGE_DAYS, WARN_DAYS = 90, 14
+MIN_LENGTH = 12
+LIFETIMES_S = {
+    "accessTokenLifetime": 900,
+    "idTokenLifetime": 900,
+    "refreshTokenIdleExpiration": 1_800,
+    "refreshTokenExpiration": 86_400,
+}
+CHECK_LIFE_S = {
+    "passwordCheckLifetime": 43_200,
+    "externalLoginCheckLifetime": 43_200,
+    "secondFactorCheckLifetime": 43_200,
+    "multiFactorCheckLifetime": 43_200,
+}
+_CLASSES = ("hasUppercase", "hasLowercase", "hasNumber", "hasSymbol")
+_LOGIN_MEMBERS = frozenset(
+    {
+        "allowUsernamePassword",
+        "allowRegister",
+        "allowExternalIdp",
+        "forceMfa",
+        "forceMfaLocalOnly",
+        "passwordlessType",
+        "hidePasswordReset",
+        "ignoreUnknownUsernames",
+        "defaultRedirectUri",
+        "mfaInitSkipLifetime",
+        "allowDomainDiscovery",
+        "disableLoginWithEmail",
+        "disableLoginWithPhone",
+        *CHECK_LIFE_S,
+    }
+)
+
+type Ask = Callable[[str, str, Mapping[str, Any] | None], Awaitable[dict[str, Any]]]
+
+
+async def apply_policies(ask: Ask) -> list[tuple[str, str]]:
+    """Set the instance's policies that differ: (what, "kept" or "changed"). What is stricter already is kept.
+
+    A policy is replaced as a whole, so what is there is read first and goes back with the changes.
+    """
+    told = []
+    for what, path, member, wanted in (
+        ("login policy: forced second factor, shorter checks", "policies/login", "policy", _login),
+        ("lockout", "policies/lockout", "policy", _lockout),
+        ("password complexity", "policies/password/complexity", "policy", _complexity),
+        ("password rotation", "policies/password/age", "policy", _age),
+        ("token lifetimes", "settings/oidc", "settings", _lifetimes),
+    ):
+        answer = await ask("GET", f"/admin/v1/{path}", None)
+        found = answer.get(member)
+        held = found if isinstance(found, dict) else {}
+        new = wanted(held)
+        # protojson: what is left out is zero, and numbers may be texts.
+        changed = any(_plain(held.get(key)) != _plain(value) for key, value in new.items())
+        if changed:
+            await ask("PUT", f"/admin/v1/{path}", new)
+        told.append((what, "changed" if changed else "kept"))
+    return told
+
+
+def _plain(value: object) -> str:
+    return "" if not value or value in {"0", "0s"} else str(value)
+
+
+def _login(held: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in held.items() if key in _LOGIN_MEMBERS}
+    lives = {key: _at_most(held.get(key), limit) for key, limit in CHECK_LIFE_S.items()}
+    return {**kept, **lives, "forceMfa": True, "forceMfaLocalOnly": False}
+
+
+def _lockout(held: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("maxPasswordAttempts", "maxOtpAttempts")
+    return {name: _fewest(number(held.get(name)), LOCKOUT_ATTEMPTS) for name in names}
+
+
+def _complexity(held: Mapping[str, Any]) -> dict[str, Any]:
+    return {"minLength": max(number(held.get("minLength")), MIN_LENGTH), **dict.fromkeys(_CLASSES, True)}
+
+
+def _age(held: Mapping[str, Any]) -> dict[str, Any]:
+    days = _fewest(number(held.get("maxAgeDays")), MAX_AGE_DAYS)
+    return {"maxAgeDays": days, "expireWarnDays": number(held.get("expireWarnDays")) or min(WARN_DAYS, days)}
+
+
+def _lifetimes(held: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _at_most(held.get(key), limit) for key, limit in LIFETIMES_S.items()}
+
+
+def _fewest(held: int, limit: int) -> int:
+    """The smaller of both; zero is no limit at all."""
+    return min(held, limit) if held else limit
+
+
+def _at_most(held: object, limit_s: int) -> str:
+    life = seconds(held)
+    return str(held) if 0 < life <= limit_s else f"{limit_s}s"

@@ -1,0 +1,342 @@
+"""Canonicalisation of host, path, query and headers: a raw request becomes `RequestFacts`, or a `Refusal`.
+
+Law: what is judged is what is forwarded. The edge sends upstream exactly `target` and `headers` of the facts that were
+judged (plus what the gateway itself sets), never the bytes the client sent. Whatever two parsers could read in two
+ways is refused here, before a route is looked up (RFC 9110 section 5, RFC 9112 sections 5 and 6, RFC 3986 section 6.2).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from gateway.core.header_names import _OVERRIDES, HOP_BY_HOP, is_ours, spelling
+from gateway.core.reasons import Refusal
+from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits
+
+_METHOD = re.compile(rb"[A-Z]{1,20}\Z")
+
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-zA-Z]{1,256}\Z")
+
+
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+_HOST = re.compile(rb"(?:\[([0-9a-fA-F:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,252}))):?([0-9]{1,5})?\Z")
+
+
+_PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*\Z")
+
+
+_QUERY = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@%/?\[\]|^`{}\"<>\\]*\Z")
+
+
+_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+_PLAIN_PATH = re.compile(
+    rb"/(?:[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*"
+    rb"(?:/[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*)*/?)?\Z"
+)
+
+
+_FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF]|25(?:2[eEfF]|5[cC]|25|[01][0-9A-Fa-f]|7[fF]))")
+
+
+_UNRESERVED_ESCAPE = re.compile(rb"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
+
+
+_ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
+
+
+_GRPC = re.compile(r"application/grpc(?:[+;]|\Z)")
+
+
+_LENGTH = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
+
+
+_SHORT = 128
+
+
+_MAX_PORT, _HTTPS_PORT = 65_535, 443
+
+
+_NEVER_CONNECTION_LISTED = frozenset(
+    {"authorization", "cookie", "host", "content-length", "content-type", "origin", "dpop", "expect", "sec-fetch-site"}
+)
+
+_LIMITS = RequestLimits()
+
+
+def _bad(detail: str) -> Refusal:
+    return Refusal("malformed_request", detail)
+
+
+@lru_cache(maxsize=4096)
+def _name(raw: bytes) -> str | None:
+    return raw.decode("ascii").lower() if _TOKEN.match(raw) else None
+
+
+def _read_field(raw_name: bytes, raw_value: bytes) -> tuple[str | None, str]:
+    """A field's lower-case name and its value; None for one that is malformed."""
+    if _BAD_VALUE.search(raw_value):
+        return None, ""
+    return _name(raw_name), raw_value.strip(b" \t").decode("latin-1")
+
+
+# Most fields are the same from request to request; long values (credentials, cookies) are not kept.
+_field = lru_cache(maxsize=4096)(_read_field)
+
+
+@lru_cache(maxsize=4096)
+def _host(raw: bytes) -> tuple[str, str] | None:
+    """The canonical host, and host with port where it is not the default one; None for what is no authority."""
+    match = _HOST.match(raw.lower())
+    if match is None or (match[3] and int(match[3]) > _MAX_PORT) or raw.endswith(b":"):
+        return None
+    if match[1] is not None:
+        try:
+            host = f"[{ipaddress.IPv6Address(match[1].decode())}]"
+        except ValueError:
+            return None
+    else:
+        host = match[2].decode().removesuffix(".")
+        if ".." in host or host.endswith((".", "-")):
+            return None
+    port = int(match[3]) if match[3] else _HTTPS_PORT
+    return host, host if port == _HTTPS_PORT else f"{host}:{port}"
+
+
+def canonical_url(text: str) -> str | None:
+    """An https URL spelled as `origin` and `path` are, without query and fragment; None for what is none."""
+    scheme, mark, rest = text.partition("://")
+    if not mark or scheme.lower() != "https" or not text.isascii():
+        return None
+    authority, _, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    named, canonical = _host(authority.encode("ascii")), _segments(f"/{path}".encode("ascii"))
+    return None if named is None or canonical is None else f"https://{named[1]}{canonical[0]}"
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _segments(path: bytes) -> tuple[str, tuple[str, ...]] | None:
+    """The canonical path and its decoded segments, None for a path that has more than one reading."""
+    if _PLAIN_PATH.match(path):
+        text = path.decode("ascii")
+        return text, tuple(text.strip("/").split("/")) if len(text) > 1 else ()
+    if not _PATH.match(path) or _PERCENT.search(path) or b"//" in path:
+        return None
+    canonical = _UNRESERVED_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), path)
+    canonical = _ESCAPE.sub(lambda found: found[0].upper(), canonical)
+    # After decoding what needs no escape: %25%32%65 is %252e.
+    if _FORBIDDEN_ESCAPE.search(canonical):
+        return None
+    decoded = []
+    for raw in canonical.strip(b"/").split(b"/") if canonical != b"/" else ():
+        try:
+            segment = unquote_to_bytes(raw).decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        plain = segment if segment.isascii() else unicodedata.normalize("NFKC", segment)
+        stem = plain.split(";", 1)[0].strip()
+        if stem in {".", ".."} or (not segment.isascii() and ("/" in plain or "\\" in plain)):
+            return None
+        decoded.append(segment)
+    return canonical.decode("ascii"), tuple(decoded)
+
+
+def _fields(query: bytes, limits: RequestLimits) -> tuple[tuple[str, str], ...] | None:
+    if not query:
+        return ()
+    if not _QUERY.match(query) or _PERCENT.search(query):
+        return None
+    try:
+        return tuple(
+            parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=limits.query_fields
+            )
+        )
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address, an IPv4-mapped one as the IPv4 address it is; None for what is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def client_network(text: str) -> str:
+    """What one client can be told from another by: an IPv4 address, or the /64 of an IPv6 address."""
+    address = _address(text.partition("%")[0])
+    if address is None or address.version == 4:  # noqa: PLR2004
+        return text if address is None else str(address)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def _client_ip(peer: Peer, forwarded_for: list[str], trusted: Sequence[IpNetwork]) -> str | None:
+    """The nearest address that is no trusted proxy; None when a trusted proxy sent something that is no address."""
+    address = _address(peer.ip.split("%", 1)[0])
+    if address is None:
+        return None
+    hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
+    while True:
+        if not hops or not any(address in network for network in trusted):
+            return str(address)
+        address = _address(hops.pop())
+        if address is None:
+            return None
+
+
+def admit(
+    raw: RawRequest,
+    peer: Peer,
+    limits: RequestLimits = _LIMITS,
+    trusted_proxies: Sequence[IpNetwork] = (),
+) -> RequestFacts | Refusal:
+    """Canonicalise one request's head.
+
+    Answers a `Refusal` with `malformed_request`, `headers_too_large` or `misdirected_request`; never raises.
+    """
+    if not _METHOD.match(raw.method) or raw.method in {b"CONNECT", b"TRACE"}:
+        return _bad("method")
+    if len(raw.target) > limits.target_bytes:
+        return Refusal("headers_too_large", "request target")
+    path, mark, query = raw.target.partition(b"?")
+    if mark and not query:
+        mark = b""
+    canonical = _segments(path)
+    if canonical is None:
+        return _bad("path")
+    fields = _fields(query, limits)
+    if fields is None:
+        return _bad("query")
+
+    method = raw.method.decode("ascii")
+    kept: list[tuple[str, str]] = []
+    cookies: list[str] = []
+    hop: dict[str, list[str]] = {}
+    hosts: list[bytes] = []
+    forwarded_for: list[str] = []
+    lengths: list[str] = []
+    size = 0
+    for count, (raw_name, raw_value) in enumerate(raw.headers):
+        size += len(raw_name) + len(raw_value) + 4
+        if size > limits.header_bytes or count >= limits.header_count:
+            return Refusal("headers_too_large", "header section")
+        name, value = _field(raw_name, raw_value) if len(raw_value) <= _SHORT else _read_field(raw_name, raw_value)
+        if name is None:
+            return _bad("header field")
+        if name == "host":
+            hosts.append(raw_value.strip())
+            continue
+        if name in HOP_BY_HOP:
+            hop.setdefault(name, []).append(value)
+        elif name == "content-length":
+            lengths.append(value)
+        elif name == "cookie":
+            cookies.append(value)
+        elif not is_ours(name):
+            kept.append((name, value))
+        elif name == "x-forwarded-for":
+            forwarded_for.append(value)
+        elif spelling(name) in _OVERRIDES and value.upper() != method:
+            return _bad("method override")
+
+    if len(hosts) > 1 or (raw.version == "1.1" and not hosts):
+        return _bad("host")
+    authority = raw.authority or (hosts[0] if hosts else b"")
+    if hosts and hosts[0].lower() != authority.lower():
+        return _bad("host and :authority differ")
+    named = _host(authority)
+    if named is None:
+        return _bad("host")
+    host, authority_text = named
+    if (peer.sni or "").lower().removesuffix(".") != host and not (peer.sni is None and _is_ip(host)):
+        return Refusal("misdirected_request", "host is not the server name of this connection")
+
+    framed = _framing(raw, hop, lengths)
+    if isinstance(framed, Refusal):
+        return framed
+    options = {option.strip().lower() for value in hop.get("connection", ()) for option in value.split(",")}
+    if options & _NEVER_CONNECTION_LISTED or (raw.version == "2" and hop.keys() - {"te", "trailer"}):
+        return _bad("connection options")
+    kept = [(name, value) for name, value in kept if name not in options] if options else kept
+    if cookies:
+        # HTTP/2 sends a cookie in crumbs; everything behind us sees one field (RFC 9113 section 8.2.3).
+        kept.append(("cookie", "; ".join(filter(None, cookies))))
+    if any(name == "expect" and value.lower() != "100-continue" for name, value in kept):
+        return _bad("expect")
+
+    websocket = _upgrade(raw, hop, options, kept, framed)
+    if isinstance(websocket, Refusal):
+        return websocket
+    kind = next((value for name, value in kept if name == "content-type"), "")
+    if websocket:
+        protocol = "websocket"
+    elif raw.version == "2" and _GRPC.match(kind):
+        protocol = "grpc"
+    else:
+        protocol = "h2" if raw.version == "2" else "http/1.1"
+    client_ip = _client_ip(peer, forwarded_for, trusted_proxies)
+    if client_ip is None:
+        return _bad("x-forwarded-for")
+    return RequestFacts(
+        method=method,
+        host=host,
+        path=canonical[0],
+        segments=canonical[1],
+        query=query.decode("ascii") if mark else "",
+        query_fields=fields,
+        headers=tuple(kept),
+        protocol=protocol,
+        content_length=framed,
+        peer=peer,
+        client_ip=client_ip,
+        authority=authority_text,
+    )
+
+
+def _framing(raw: RawRequest, hop: dict[str, list[str]], lengths: list[str]) -> int | None | Refusal:
+    """The body's length, None when chunked or ended by the stream; a Refusal when two readings are possible."""
+    encodings = hop.get("transfer-encoding", [])
+    if len(lengths) > 1 or (lengths and not _LENGTH.match(lengths[0])):
+        return _bad("content-length")
+    if encodings and (lengths or raw.version == "2" or len(encodings) > 1 or encodings[0].lower() != "chunked"):
+        return _bad("transfer-encoding")
+    if lengths:
+        if raw.version == "2" and raw.ended and lengths[0] != "0":
+            return _bad("content-length without a body")
+        return int(lengths[0])
+    return None if encodings or (raw.version == "2" and not raw.ended) else 0
+
+
+def _upgrade(
+    raw: RawRequest, hop: dict[str, list[str]], options: set[str], kept: list[tuple[str, str]], size: int | None
+) -> bool | Refusal:
+    """Whether this is a WebSocket opening handshake (RFC 6455 section 4.1); any other upgrade is ignored."""
+    wanted = hop.get("upgrade")
+    if wanted is None or "upgrade" not in options or len(wanted) > 1 or wanted[0].lower() != "websocket":
+        return False
+    names = [name for name, _ in kept]
+    once = names.count("sec-websocket-key") == 1 and names.count("sec-websocket-version") == 1
+    # What came as a body would be taken for frames that nobody looked at.
+    if raw.method != b"GET" or size != 0 or not once:
+        return _bad("websocket handshake")
+    return True

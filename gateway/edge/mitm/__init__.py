@@ -1,0 +1,1 @@
+"""The embedded edge, on mitmproxy's protocol layers."""

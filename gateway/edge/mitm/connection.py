@@ -1,0 +1,455 @@
+"""The embedded edge: a client connection drives mitmproxy's protocol layers and asks the pipeline at every head.
+
+There is no addon and no add-on manager, so nothing can raise and be passed over: an exception in here ends the
+connection. Reading is paused wherever the other side does not keep up, so memory stays flat whatever the body's size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import collections
+import hashlib
+import logging
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from mitmproxy import http
+from mitmproxy.connection import Client, Connection, ConnectionState
+from mitmproxy.proxy import commands, events
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import tls
+from mitmproxy.proxy.layers import websocket as ws
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
+
+from gateway.core.reasons import Refusal
+from gateway.core.request import Peer, RawRequest
+from gateway.edge.mitm import messages
+from gateway.edge.mitm.http1 import Abort, ClientHttp1, Linger, Release
+from gateway.edge.mitm.http_layer import ClientHttp2, HttpEdge, Interrupt
+from gateway.edge.mitm.sockets import discard_unsent
+from gateway.edge.mitm.stream import Exchange, Stream
+from gateway.edge.mitm.tls import TlsEdge, ja4
+from gateway.edge.mitm.upstream_connections import HIGH_BYTES, Legs
+from gateway.edge.mitm.upstream_pool import Upstream
+from gateway.endpoints.app import Resuming, answer_local
+from gateway.pipeline.headers import Forward
+from gateway.pipeline.verdicts import Ask, Local
+from gateway.replies.replies import Reply
+
+if TYPE_CHECKING:
+    from gateway.server.worker import Edge
+
+_LINGER_S = 2.0
+_SWITCHING = 101
+_NO_CONTENT = 204
+_OPTIONS = SimpleNamespace(
+    validate_inbound_headers=True,
+    normalize_outbound_headers=True,
+    store_streamed_bodies=False,
+    stream_large_bodies=None,
+    body_size_limit=None,
+    keep_host_header=True,
+    websocket=True,
+    rawtcp=False,
+    http2_ping_keepalive=0,
+    proxy_debug=False,
+)
+logger = logging.getLogger("gateway.edge")
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection with everything that happens on it."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.legs = Legs(self)
+        self.exchanges: dict[int, Exchange] = {}
+        self.opened_at = self.active_at = time.monotonic()
+        self.established = False
+        self.closing_since: float | None = None
+        self.paused_since: float | None = None
+        self.head_since: float | None = None
+        self.ip = ""
+        self._ja4 = ""
+        self._queue: collections.deque[events.Event] = collections.deque()
+        self._pumping = self._over = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- the client's transport ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected; over the limits it is cut before it costs anything."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=HIGH_BYTES)
+        peername = transport.get_extra_info("peername") or ("", 0)
+        self.ip = peername[0]
+        self.client = Client(
+            peername=peername,
+            sockname=transport.get_extra_info("sockname"),
+            timestamp_start=time.time(),
+            state=ConnectionState.OPEN,
+        )
+        self.client.gateway = self  # type: ignore[attr-defined]
+        context = Context(self.client, _OPTIONS)  # type: ignore[arg-type]
+        self.tls = TlsEdge(context)
+        limits = self.edge.limits
+        self.http = HttpEdge(context, Stream, limits.streams, limits.header_kib << 10)
+        self.tls.child_layer = self.http
+        if not self.edge.arrived(self):
+            self.transport.abort()
+            return
+        self.pump(events.Start())
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self.active_at = time.monotonic()
+        if self.closing_since is None:
+            self.pump(events.DataReceived(self.client, data))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)  # noqa: ARG002  (asyncio)
+        """The client is gone: end what it asked for, hand clean upstream connections back."""
+        self.client.state = ConnectionState.CLOSED
+        self.pump(events.ConnectionClosed(self.client))
+        for exchange in list(self.exchanges.values()):
+            self.closed(exchange)
+        for task in self._tasks:
+            task.cancel()
+        self.edge.left(self)
+        self._over = True
+        self.legs.close()
+        self.http.close()
+        del self.client.gateway  # type: ignore[attr-defined]
+
+    def pause_writing(self) -> None:
+        """The client does not keep up: stop reading from upstreams."""
+        self.paused_since = time.monotonic()
+        self.legs.balance()
+
+    def resume_writing(self) -> None:
+        """The client keeps up again."""
+        self.paused_since = None
+        self.legs.balance()
+
+    @property
+    def draining(self) -> bool:
+        """Whether this worker takes no further requests on its connections."""
+        return self.edge.draining
+
+    # ---- events in, commands out ----
+
+    def pump(self, event: events.Event) -> None:
+        """Feed one event to the layers and do what they answer; whatever raises ends the connection."""
+        if self._over:
+            return
+        self._queue.append(event)
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._queue:
+                for command in self.tls.handle_event(self._queue.popleft()):
+                    self._run(command)
+        except Exception as error:  # noqa: BLE001  (a bug in a protocol layer must not leave a half-judged connection)
+            self._queue.clear()
+            self.edge.crashed(error)
+            self._abort_all()
+        finally:
+            self._pumping = False
+        self.legs.balance()
+        if self.http.finished:
+            self.http.sweep()
+
+    def _run(self, command: commands.Command) -> None:
+        if isinstance(command, commands.SendData):
+            self._send(command.connection, command.data)
+        elif isinstance(command, commands.StartHook):
+            self._hook(command)
+        elif isinstance(command, commands.Log):
+            pass
+        elif isinstance(command, commands.OpenConnection):
+            self.legs.open(command)
+        elif isinstance(command, Release):
+            self.legs.release(command.connection)
+        elif isinstance(command, Linger):
+            self._linger()
+        elif isinstance(command, Abort):
+            discard_unsent(self.transport)
+            self._abort_all()
+        elif isinstance(command, commands.CloseConnection):
+            half = isinstance(command, commands.CloseTcpConnection) and command.half_close
+            self._close(command.connection, half=half)
+        else:
+            raise TypeError(f"unexpected command {type(command).__name__}")
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        if connection is self.client:
+            if not self.transport.is_closing():
+                self.transport.write(data)
+        elif (leg := self.legs.get(connection)) is not None and leg.usable:
+            leg.transport.write(data)
+
+    def _close(self, connection: Connection, *, half: bool) -> None:
+        transport = self.transport if connection is self.client else None
+        if transport is None:
+            leg = self.legs.get(connection)
+            if leg is None:
+                return
+            transport = leg.transport
+        if half:
+            connection.state &= ~ConnectionState.CAN_WRITE
+            if transport.can_write_eof():
+                transport.write_eof()
+            return
+        connection.state = ConnectionState.CLOSED
+        transport.close()
+        if connection is self.client:
+            self.closing_since = time.monotonic()
+
+    def _linger(self) -> None:
+        self.closing_since = time.monotonic()
+        self.client.state = ConnectionState.CAN_READ
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def _abort_all(self) -> None:
+        self.legs.abort()
+        self.transport.abort()
+
+    # ---- hooks ----
+
+    def _hook(self, hook: commands.StartHook) -> None:
+        if isinstance(hook, HttpRequestHeadersHook):
+            self.spawn(self._judge(hook, hook.flow.exchange))  # type: ignore[attr-defined]
+            return
+        if isinstance(hook, HttpRequestHook):
+            self.spawn(self._answer(hook, hook.flow.exchange))  # type: ignore[attr-defined]
+            return
+        if isinstance(hook, ws.WebsocketMessageHook) and hook.flow.websocket:
+            if any(message.from_client for message in hook.flow.websocket.messages):
+                hook.flow.exchange.used_at = time.monotonic()  # type: ignore[attr-defined]
+            hook.flow.websocket.messages.clear()
+        elif isinstance(hook, tls.TlsClienthelloHook):
+            self._ja4 = ja4(hook.data.client_hello)
+        elif isinstance(hook, tls.TlsStartClientHook):
+            hook.data.ssl_conn = self.edge.gateway.contexts.connection(self.client.sni)
+        elif isinstance(hook, tls.TlsEstablishedClientHook):
+            self._established()
+        elif isinstance(hook, tls.TlsFailedClientHook):
+            self.edge.handshake(ok=False)
+        if hook.blocking:
+            self._queue.append(events.HookCompleted(hook))
+
+    def spawn(self, coroutine: Any) -> None:
+        """Run a coroutine that belongs to this connection; what it raises ends the connection."""
+        task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._task_done)
+        else:
+            self._task_done(task)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._abort_all()
+        elif (error := task.exception()) is not None:
+            self.edge.crashed(error)
+            self._abort_all()
+
+    def _established(self) -> None:
+        self.established = True
+        self.edge.handshake(ok=True)
+        chain = tuple(
+            certificate.to_cryptography().public_bytes(Encoding.DER) for certificate in self.client.certificate_list
+        )
+        digest = hashlib.sha256(chain[0]).digest() if chain else b""
+        self.peer = Peer(
+            ip=self.ip,
+            port=self.client.peername[1],
+            chain=chain,
+            cert_sha256=base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"),
+            sni=self.client.sni,
+            alpn=(self.client.alpn or b"").decode("ascii"),
+            ja4=self._ja4,
+        )
+
+    async def _judge(self, hook: HttpRequestHeadersHook, exchange: Exchange) -> None:
+        request = exchange.request
+        exchange.gateway = gateway = self.edge.gateway
+        raw = RawRequest(
+            method=request.data.method,
+            authority=request.data.authority,
+            target=request.data.path,
+            headers=request.data.headers.fields,
+            version="2" if request.is_http2 else "1.1",
+            ended=not exchange.has_body,
+        )
+        flaw: Refusal | None = getattr(request, "flaw", None)
+        exchange.verdict = await gateway.pipeline.judge(raw, self.peer, flaw)
+        self.pump(events.HookCompleted(hook))
+
+    async def _answer(self, hook: HttpRequestHook, exchange: Exchange) -> None:
+        """The gateway's own answer to a request that is here as a whole; one that has waited is judged instead."""
+        verdict, body = exchange.verdict, bytes(exchange.body)
+        pipeline = exchange.gateway.pipeline
+        added: tuple[tuple[str, str], ...] = ()
+        if isinstance(verdict, Local):
+            verdict = await pipeline.own(answer_local(exchange.gateway.endpoints, verdict, body), verdict.facts)
+            if isinstance(verdict, Resuming):
+                resume, exchange.has_body = verdict.resume, False
+                verdict, body, added = await pipeline.judge(resume.raw, self.peer), resume.body, resume.added
+        if isinstance(verdict, Ask):
+            verdict = await pipeline.ask(verdict, body)
+        if isinstance(verdict, Forward):
+            exchange.body[:] = body
+            verdict = replace(verdict, added=(*verdict.added, *added))
+        elif isinstance(verdict, Reply):
+            verdict = replace(verdict, headers=(*verdict.headers, *added))
+        exchange.verdict = verdict
+        self.pump(events.HookCompleted(hook))
+
+    # ---- what streams ask of their connection ----
+
+    def opened(self, exchange: Exchange) -> Exchange:
+        """A request head has arrived."""
+        self.exchanges[exchange.stream_id] = exchange
+        self.head_since = None
+        return exchange
+
+    def closed(self, exchange: Exchange) -> None:
+        """A request is over."""
+        if not exchange.over:
+            exchange.over = True
+            self.exchanges.pop(exchange.stream_id, None)
+            self.active_at = time.monotonic()
+            self.edge.finished(exchange)
+
+    @staticmethod
+    def upstream(exchange: Exchange, verdict: Forward) -> Upstream:
+        """The upstream of a verdict, of the generation that judged: the name may be another's by now, or nobody's."""
+        return exchange.gateway.upstreams[verdict.route.upstream]
+
+    def refuse(self, exchange: Exchange, code: str) -> Reply:
+        """A denial from the edge itself."""
+        verdict = exchange.verdict
+        facts = verdict.facts if isinstance(verdict, Forward | Local | Ask) else None
+        decision_id = verdict.decision_id if isinstance(verdict, Forward | Ask) else ""
+        return self.edge.gateway.pipeline.refuse(facts, code, decision_id)
+
+    def upstream_broke(self, exchange: Exchange) -> None:
+        """The upstream ended the connection instead of answering."""
+        if isinstance(exchange.verdict, Forward):
+            self.edge.upstream_broke(exchange.verdict.route)
+
+    def answered(self, exchange: Exchange, response: http.Response, bodyless: bool) -> http.Response | Reply:
+        """The answer's head as it goes out, or a denial in its place."""
+        verdict = cast("Forward", exchange.verdict)
+        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields]
+        chunked = any(name == "transfer-encoding" for name, _ in headers)
+        buffered = verdict.plan.needs_body and not bodyless
+        if chunked or buffered or response.status_code == _NO_CONTENT:
+            headers = [item for item in headers if item[0] != "content-length"]
+        kept = exchange.gateway.pipeline.enforce_response(verdict, headers)
+        if isinstance(kept, Reply):
+            return kept
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept]
+        http2 = self.client.alpn == b"h2"
+        if not http2:
+            if response.status_code == _SWITCHING:
+                fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+            elif not bodyless and not buffered and not any(name == b"content-length" for name, _ in fields):
+                fields.append((b"transfer-encoding", b"chunked"))
+            if self.draining and response.status_code != _SWITCHING:
+                fields.append((b"connection", b"close"))
+        response.data.headers = messages.headers(fields)
+        response.data.http_version = b"HTTP/2.0" if http2 else b"HTTP/1.1"
+        return response
+
+    def trailed(self, exchange: Exchange, trailers: http.Headers) -> http.Headers:
+        """The answer's trailers as they go out."""
+        verdict = cast("Forward", exchange.verdict)
+        fields = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in trailers.fields]
+        kept = exchange.gateway.pipeline.enforce_trailers(verdict, fields)
+        return http.Headers([(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept])
+
+    def enforced(self, exchange: Exchange, response: http.Response) -> bytes | Reply:
+        """The whole body of an answer as it goes out; its length and validators are set anew."""
+        verdict = cast("Forward", exchange.verdict)
+        kind = response.headers.get("content-type", "")
+        body = exchange.gateway.pipeline.enforce_body(verdict, kind, bytes(exchange.body))
+        exchange.body.clear()
+        if isinstance(body, bytes):
+            for name in ("etag", "digest", "content-digest", "content-md5", "accept-ranges", "last-modified"):
+                response.headers.pop(name, None)
+            response.headers["content-length"] = str(len(body))
+        return body
+
+    # ---- time ----
+
+    def check(self, now: float) -> None:
+        """Called twice a second: end what takes too long."""
+        limits = self.edge.limits
+        if self.closing_since is not None:
+            unsent = self.transport.get_write_buffer_size() > 0
+            if now - self.closing_since > (limits.stall_s if unsent else _LINGER_S):
+                self.transport.abort()
+        elif not self.established:
+            if now - self.opened_at > limits.handshake_s:
+                self.transport.abort()
+        elif self.paused_since is not None and now - self.paused_since > limits.stall_s:
+            self._abort_all()
+        else:
+            if not self.exchanges:
+                self._check_idle(now)
+            for exchange in list(self.exchanges.values()):
+                self._check_exchange(exchange, now)
+            client = self.http.connections.get(self.client)
+            if isinstance(client, ClientHttp2):
+                client.forgive()
+                for stream_id in client.stuck(now, limits.stall_s):
+                    self.pump(Interrupt(stream_id, "request_timeout"))
+
+    def _check_idle(self, now: float) -> None:
+        limits = self.edge.limits
+        client = self.http.connections.get(self.client)
+        if isinstance(client, ClientHttp1) and client.mid_head:
+            self.head_since = self.head_since or now
+            if now - self.head_since > limits.header_s:
+                self.transport.abort()
+        elif now - self.active_at > limits.idle_s or self.draining:
+            self.goodbye()
+
+    def _check_exchange(self, exchange: Exchange, now: float) -> None:
+        verdict = exchange.verdict
+        if isinstance(verdict, Forward) and exchange.status != _SWITCHING:
+            wait_s = self.upstream(exchange, verdict).settings.response_timeout_s
+            if exchange.has_body and self.legs.uploads_wait:
+                if now - exchange.progress_at > wait_s:
+                    self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
+            elif exchange.has_body and verdict.facts.protocol != "grpc":
+                if now - exchange.progress_at > self.edge.limits.stall_s:
+                    self.pump(Interrupt(exchange.stream_id, "request_timeout"))
+            elif exchange.waiting_since is not None and not exchange.has_body and now - exchange.waiting_since > wait_s:
+                self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
+        elif isinstance(verdict, Local | Ask) and now - exchange.started > self.edge.limits.header_s:
+            self._abort_all()
+
+    def goodbye(self) -> None:
+        """Close an idle connection the way its protocol wants it."""
+        client = self.http.connections.get(self.client)
+        if isinstance(client, ClientHttp2):
+            client.h2_conn.close_connection()
+            self._say(client.h2_conn.data_to_send())
+        self._say(None)
+
+    def _say(self, data: bytes | None) -> None:
+        command: commands.Command = (
+            commands.CloseConnection(self.client) if data is None else commands.SendData(self.client, data)
+        )
+        for part in (self.tls._handle_command(command), self.tls.flush()):  # noqa: SLF001  (we speak from above TLS)
+            for outgoing in part:
+                self._run(outgoing)

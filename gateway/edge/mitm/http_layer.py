@@ -1,0 +1,290 @@
+"""The HTTP layer of one client connection: mitmproxy's, with our codecs, limits and upstream connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mitmproxy.connection import Connection, Server
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import http as mitm
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
+
+from gateway.edge.mitm.http1 import Abort, ClientHttp1, Linger, Release, UpstreamHttp1
+
+if TYPE_CHECKING:
+    from gateway.edge.mitm.upstream_pool import Upstream
+
+Commands = layer.CommandGenerator[Any]
+DISCARD_BYTES = 1 << 16
+_QUEUED_BYTES = 1 << 18
+_QUEUED_EVENTS = 1 << 10
+_NO_BODY_STATUS = frozenset({204, 304})
+
+
+OURS = (Release, Abort, Linger)
+
+
+class Interrupt(events.Event):
+    """Something outside the stream ends it: a time-out, or access that was taken away."""
+
+    def __init__(self, stream_id: int, reason: str) -> None:
+        self.stream_id = stream_id
+        self.reason = reason
+
+
+class DialUpstream(mitm.GetHttpConnection):
+    """A wish for a connection to one address of one upstream."""
+
+    def __init__(self, upstream: Upstream, address: tuple[str, int], *, fresh: bool) -> None:
+        super().__init__(address, False, None)
+        self.upstream = upstream
+        self.fresh = fresh
+
+    __hash__ = mitm.GetHttpConnection.__hash__
+
+    def connection_spec_matches(self, connection: Connection) -> bool:
+        """Whether an open connection serves this wish."""
+        return (
+            getattr(connection, "upstream", None) is self.upstream
+            and getattr(connection, "address", None) == self.address
+        )
+
+
+# ---- HTTP/2 ----
+
+
+class ClientHttp2(Http2Server):
+    """The client's side of HTTP/2 with our own limits."""
+
+    def __init__(self, context: Context, streams_limit: int, head_limit: int) -> None:
+        super().__init__(context)
+        settings = self.h2_conn.local_settings
+        settings.max_concurrent_streams = streams_limit
+        settings.max_header_list_size = head_limit
+        settings.acknowledge()
+        self._resets_most = self.resets_left = 10 * streams_limit
+        self._stuck: dict[int, tuple[int, float]] = {}
+
+    def handle_h2_event(self, event: Any) -> layer.CommandGenerator[bool]:
+        """Cut a client that opens and resets streams without end (rapid reset, CVE-2023-44487)."""
+        if type(event).__name__ == "StreamReset":
+            self.resets_left -= 1
+            if self.resets_left < 0:
+                yield Abort(self.conn)
+                return True
+        return (yield from super().handle_h2_event(event))
+
+    def forgive(self) -> None:
+        """Called twice a second: let a client that cancels now and then go on."""
+        self.resets_left = min(self._resets_most, self.resets_left + self._resets_most // 100)
+
+    def unsent(self, stream_id: int) -> bool:
+        """Whether something of a stream still waits for the client's window."""
+        return bool(self.h2_conn.stream_buffers.get(stream_id))
+
+    def stuck(self, now: float, patience_s: float) -> list[int]:
+        """Streams of which the client has taken nothing for too long although something waits."""
+        before, self._stuck = self._stuck, {}
+        for stream_id, size in self.backlog().items():
+            then = before.get(stream_id)
+            self._stuck[stream_id] = then if then is not None and then[0] == size else (size, now)
+        return [stream_id for stream_id, (_, since) in self._stuck.items() if now - since > patience_s]
+
+    def backlog(self) -> dict[int, int]:
+        """Bytes that wait for the client's flow-control window, for each stream that has some."""
+        return {
+            stream_id: sum(len(chunk.data) for chunk in buffer)
+            for stream_id, buffer in self.h2_conn.stream_buffers.items()
+            if buffer
+        }
+
+
+class UpstreamHttp2(Http2Client):
+    """The upstream's side of HTTP/2."""
+
+    def backlog(self) -> int:
+        """Bytes that wait for the upstream's flow-control windows."""
+        return sum(len(chunk.data) for buffer in self.h2_conn.stream_buffers.values() for chunk in buffer)
+
+
+# ---- the layer above both ----
+
+
+class UpstreamLayer(mitm.HttpClient):
+    """Opens a connection and picks its protocol."""
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        error = None if self.context.server.connected else (yield commands.OpenConnection(self.context.server))
+        if not error:
+            kind = UpstreamHttp2 if self.context.server.alpn == b"h2" else UpstreamHttp1
+            self.child_layer = kind(self.context)
+            self.handle_event = self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
+            yield from self.child_layer.handle_event(event)
+        yield mitm.RegisterHttpConnection(self.context.server, error)
+
+
+class HttpEdge(mitm.HttpLayer):
+    """All requests of one client connection."""
+
+    def __init__(self, context: Context, stream_class: type[Any], streams: int, head_bytes: int) -> None:
+        super().__init__(context, mitm.HTTPMode.transparent)
+        self.stream_class = stream_class
+        self.streams_limit, self.head_bytes = streams, head_bytes
+        self.finished: list[layer.Layer] = []
+
+    def handle_event(self, event: events.Event) -> Commands:
+        """This layer never blocks (its streams do), so mitmproxy's pause machinery is not needed."""
+        return self._handle_event(event)
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Start):
+            fork = self.context.fork()
+            self.connections[self.context.client] = (
+                ClientHttp2(fork, self.streams_limit, self.head_bytes)
+                if self.context.client.alpn == b"h2"
+                else ClientHttp1(fork, self.head_bytes)
+            )
+            yield from self.event_to_child(self.client, event)
+            return
+        if isinstance(event, Interrupt):
+            stream = self.streams.get(event.stream_id)
+            if stream is not None:
+                yield from self.event_to_child(stream, event)
+            elif isinstance(self.client, ClientHttp2):
+                cut = ResponseProtocolError(event.stream_id, event.reason, ErrorCode.KILL)
+                yield from self.event_to_child(self.client, cut)
+            return
+        yield from super()._handle_event(event)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether a request that waits for its verdict or its upstream has much of its body waiting with it."""
+        for stream in self.streams.values():
+            queue = stream._paused_event_queue  # noqa: SLF001  (mitmproxy's)
+            if queue and (
+                len(queue) > _QUEUED_EVENTS or sum(len(getattr(event, "data", b"")) for event in queue) > _QUEUED_BYTES
+            ):
+                return True
+        return False
+
+    @property
+    def client(self) -> ClientHttp1 | ClientHttp2:
+        """The client's protocol layer."""
+        return self.connections[self.context.client]  # type: ignore[return-value]
+
+    def event_to_child(self, child: layer.Layer, event: events.Event) -> Commands:
+        """What mitmproxy's own does, for the commands that can occur here, the frequent ones first."""
+        command: Any
+        for command in child.handle_event(event):
+            kind = type(command)
+            if kind is ReceiveHttp:
+                inner = command.event
+                if type(inner) is RequestHeaders:
+                    self.make_stream(inner.stream_id)
+                stream = self.streams.get(inner.stream_id)
+                if stream is not None:
+                    yield from self.event_to_child(stream, inner)
+            elif kind is mitm.SendHttp:
+                connection = self.connections.get(command.connection)
+                if connection is not None:
+                    yield from self.event_to_child(connection, command.event)
+            elif kind is commands.SendData:
+                yield command
+            elif kind is mitm.DropStream:
+                if (dropped := self.streams.pop(command.stream_id, None)) is not None:
+                    self.finished.append(dropped)
+            else:
+                if command.blocking or kind is commands.RequestWakeup:
+                    self.command_sources[command] = child
+                if kind is DialUpstream:
+                    yield from self.get_connection(command)
+                elif kind is mitm.RegisterHttpConnection:
+                    yield from self.register_connection(command)
+                else:
+                    if kind is commands.OpenConnection:
+                        self.connections[command.connection] = child
+                    yield command
+
+    def make_stream(self, stream_id: int) -> None:  # type: ignore[override]
+        """A stream of ours for each request."""
+        self.streams[stream_id] = self.stream_class(_fork(self.context), stream_id)
+
+    def get_connection(self, event: mitm.GetHttpConnection, *, reuse: bool = True) -> Commands:
+        """Use an open connection of this client, or open one (the dialler asks the pool first)."""
+        if not isinstance(event, DialUpstream):
+            raise TypeError("only an upstream is dialled")
+        shared = self.context.client.alpn == b"h2" and not event.upstream.http2
+        for connection, child in () if shared or event.fresh or not reuse else list(self.connections.items()):
+            if not event.connection_spec_matches(connection):
+                continue
+            if connection in self.waiting_for_establishment:
+                self.waiting_for_establishment[connection].append(event)
+                return
+            if connection.connected and (event.upstream.http2 or getattr(_leaf(child), "idle", False)):
+                stream = self.command_sources.pop(event)
+                yield from self.event_to_child(stream, mitm.GetHttpConnectionCompleted(event, (connection, None)))
+                return
+        context = _fork(self.context)
+        context.server = Server(address=event.address)
+        context.server.upstream = event.upstream
+        context.server.share = shared
+        context.server.fresh = event.fresh
+        context.server.used = False
+        child = UpstreamLayer(context)
+        self.connections[context.server] = child
+        self.waiting_for_establishment[context.server].append(event)
+        yield from self.event_to_child(child, events.Start())
+
+    def idle(self, connection: Connection) -> bool:
+        """Whether an upstream connection may serve somebody else."""
+        return bool(getattr(_leaf(self.connections.get(connection)), "idle", False))
+
+    def forget(self, connection: Connection) -> None:
+        """Drop what is kept for a connection that is gone."""
+        if (child := self.connections.pop(connection, None)) is not None:
+            self.finished.append(child)
+
+    def sweep(self) -> None:
+        """Let go of what has finished; not before everything that it has said is done."""
+        for one in self.finished:
+            _let_go(one)
+        self.finished.clear()
+
+    def close(self) -> None:
+        """Let go of everything: the client is gone."""
+        self.finished += (*self.streams.values(), *self.connections.values())
+        for kept in (self.streams, self.connections, self.command_sources, self.waiting_for_establishment):
+            kept.clear()
+        self.sweep()
+        self.context.layers.clear()
+
+
+def _fork(context: Context) -> Context:
+    """`context.fork()` without the placeholder server that every fork would make and nobody uses."""
+    fork = Context.__new__(Context)
+    fork.client, fork.options, fork.server = context.client, context.options, context.server
+    fork.layers = context.layers.copy()
+    return fork
+
+
+def _let_go(finished: layer.Layer | None) -> None:
+    """Open the rings of a layer, its context and its bound methods: the collector comes by too seldom for them."""
+    if finished is not None and (kept := vars(finished)):
+        finished.context.layers.clear()
+        child, codec = kept.get("child_layer"), kept.get("h2_conn")
+        kept.clear()
+        _let_go(child)
+        if codec is not None:
+            vars(codec).clear()
+
+
+def _leaf(child: layer.Layer | None) -> layer.Layer | None:
+    return getattr(child, "child_layer", child)
+
+
+def is_bodyless(method: str, status: int) -> bool:
+    """Whether an answer has no body whatever its headers say (RFC 9110 section 6.4.1)."""
+    return method == "HEAD" or 100 <= status < 200 or status in _NO_BODY_STATUS  # noqa: PLR2004

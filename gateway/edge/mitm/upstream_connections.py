@@ -1,0 +1,224 @@
+"""Upstream connections of one client connection: dialled or taken from the pool, kept in balance, handed back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, cast
+
+from mitmproxy.connection import Connection, ConnectionState, Server
+from mitmproxy.proxy import commands, events
+
+from gateway.edge.mitm.http_layer import ClientHttp2, UpstreamHttp2
+from gateway.edge.mitm.upstream_pool import Upstream
+
+if TYPE_CHECKING:
+    from gateway.edge.mitm.connection import ClientConnection
+
+HIGH_BYTES = 1 << 18
+
+
+class UpstreamLeg(asyncio.Protocol):
+    """One TCP (or TLS) connection to an upstream; it belongs to one client connection, or to the pool."""
+
+    def __init__(self, upstream: Upstream, address: tuple[str, int]) -> None:
+        self.upstream = upstream
+        self.address = address
+        self.owner: ClientConnection | None = None
+        self.server: Server | None = None
+        self.transport: asyncio.Transport
+        self.writing_paused = False
+        self.early: bytearray | None = bytearray()
+        self._closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=HIGH_BYTES)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is open and nothing unasked has arrived."""
+        return not self._closed and not self.transport.is_closing()
+
+    @property
+    def alpn(self) -> bytes:
+        """The protocol the upstream agreed to."""
+        secured = self.transport.get_extra_info("ssl_object")
+        return ((secured.selected_alpn_protocol() if secured else None) or "").encode()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the upstream; on a pooled connection nobody asked for them, so it is cut."""
+        if self.owner is not None and self.server is not None:
+            self.owner.pump(events.DataReceived(self.server, data))
+        elif self.early is None:
+            self.abort()
+        else:
+            # An HTTP/2 server speaks first, maybe before the dialler's task has its turn.
+            self.early += data
+            self.transport.pause_reading()
+
+    def eof_received(self) -> None:
+        """The upstream has said everything it will."""
+        self._gone(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._gone(exc)
+
+    def _gone(self, error: Exception | None) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self.owner is not None and self.server is not None:
+            self.server.error = str(error) if error else None
+            self.owner.legs.gone(self.server)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._closed = True
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """The upstream does not keep up: stop reading from the client."""
+        self.writing_paused = True
+        if self.owner is not None:
+            self.owner.legs.balance()
+
+    def resume_writing(self) -> None:
+        """The upstream keeps up again."""
+        self.writing_paused = False
+        if self.owner is not None:
+            self.owner.legs.balance()
+
+
+class Legs:
+    """The upstream connections that one client connection holds at the moment."""
+
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+        self._open: dict[Connection, UpstreamLeg] = {}
+        self.uploads_wait = False
+
+    def get(self, connection: Connection) -> UpstreamLeg | None:
+        """The open leg behind mitmproxy's connection object."""
+        return self._open.get(connection)
+
+    def abort(self) -> None:
+        """Cut every one."""
+        for leg in self._open.values():
+            leg.abort()
+
+    def close(self) -> None:
+        """The client is gone: clean idle connections go back to their pool, the others are cut."""
+        for server, leg in list(self._open.items()):
+            if leg.usable and self._client.http.idle(server):
+                self.release(server)
+            else:
+                leg.owner = leg.server = None
+                leg.abort()
+        self._open.clear()
+        del self._client
+
+    def open(self, command: commands.OpenConnection) -> None:
+        """Take an idle connection from the pool, or dial."""
+        server = command.connection
+        upstream: Upstream = server.upstream  # type: ignore[attr-defined]
+        address = cast("tuple[str, int]", server.address)
+        leg = None if upstream.http2 or server.fresh else upstream.take(address)  # type: ignore[attr-defined]
+        if leg is not None:
+            server.used = True
+            self._connected(command, leg)
+        else:
+            self._client.spawn(self._dial(command, upstream, address))
+
+    async def _dial(self, command: commands.OpenConnection, upstream: Upstream, address: tuple[str, int]) -> None:
+        error: str | None = None
+        client = self._client
+        try:
+            async with asyncio.timeout(upstream.settings.connect_timeout_s):
+                _, leg = await asyncio.get_running_loop().create_connection(
+                    lambda: UpstreamLeg(upstream, address),
+                    *address,
+                    ssl=upstream.context,
+                    server_hostname=upstream.server_name,
+                )
+            if upstream.http2 and upstream.tls and leg.alpn != b"h2":
+                leg.abort()
+                error = "the upstream does not speak HTTP/2"
+            elif not leg.usable:
+                error = "the upstream closed the connection at once"
+        except (OSError, TimeoutError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        if error is not None:
+            client.edge.upstream_failed(upstream, address, error)
+            command.connection.error = error
+            client.http.forget(command.connection)
+            client.pump(events.OpenConnectionCompleted(command, error))
+        elif client.transport.is_closing():
+            leg.abort()
+        else:
+            self._connected(command, leg)
+
+    def _connected(self, command: commands.OpenConnection, leg: UpstreamLeg) -> None:
+        server = command.connection
+        leg.owner, leg.server = self._client, server
+        server.state = ConnectionState.OPEN
+        server.timestamp_start = time.time()
+        server.alpn = b"h2" if leg.upstream.http2 else b"http/1.1"
+        self._open[server] = leg
+        early, leg.early = leg.early, None
+        self._client.pump(events.OpenConnectionCompleted(command, None))
+        if early:
+            self._client.pump(events.DataReceived(server, bytes(early)))
+
+    def release(self, connection: Connection) -> None:
+        """Hand a connection back to its pool."""
+        leg = self._open.pop(connection, None)
+        self._client.http.forget(connection)
+        if leg is None:
+            return
+        leg.owner = leg.server = None
+        if leg.usable:
+            leg.transport.resume_reading()
+            leg.upstream.give(leg)
+
+    def gone(self, server: Server) -> None:
+        """An upstream connection has ended."""
+        if server not in self._open:
+            return
+        server.state = ConnectionState.CLOSED
+        self._client.pump(events.ConnectionClosed(server))
+        leg = self._open.pop(server, None)
+        self._client.http.forget(server)
+        if leg is not None:
+            leg.transport.close()
+
+    def balance(self) -> None:
+        """Pause reading wherever the receiving side has more than enough waiting."""
+        if self._client.transport.is_closing():
+            return
+        congested: set[Connection] = set()
+        http2 = self._client.http.connections.get(self._client.client)
+        if isinstance(http2, ClientHttp2) and http2.h2_conn.stream_buffers:
+            for stream_id, waiting in http2.backlog().items():
+                stream = self._client.http.streams.get(stream_id)
+                if stream is not None and waiting > HIGH_BYTES:
+                    congested.add(stream.context.server)
+        # A client that does not read gets no further answers to its pings and settings either.
+        waits = self._client.http.held_back or (
+            isinstance(http2, ClientHttp2) and self._client.paused_since is not None
+        )
+        for server, leg in self._open.items():
+            if leg.usable:
+                if self._client.paused_since is not None or server in congested:
+                    leg.transport.pause_reading()
+                else:
+                    leg.transport.resume_reading()
+            child = getattr(self._client.http.connections.get(server), "child_layer", None)
+            waits |= leg.writing_paused or (
+                isinstance(child, UpstreamHttp2) and bool(child.h2_conn.stream_buffers) and child.backlog() > HIGH_BYTES
+            )
+        if waits != self.uploads_wait:
+            self.uploads_wait = waits
+            (self._client.transport.pause_reading if waits else self._client.transport.resume_reading)()

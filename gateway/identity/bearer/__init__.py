@@ -1,0 +1,1 @@
+"""Bearer tokens and DPoP: access tokens of API calls."""

@@ -1,0 +1,1 @@
+"""Device certificates: the internal PKI, enrolment, verification, posture."""

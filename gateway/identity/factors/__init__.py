@@ -1,0 +1,1 @@
+"""Second factors: their store and their lockout."""

@@ -1,0 +1,1 @@
+"""JOSE: JWS, proofs of possession, strict JSON."""

@@ -1,0 +1,1 @@
+"""OpenID Connect: relying party, discovery, id tokens, introspection, back-channel logout."""

@@ -1,0 +1,1 @@
+"""Shared Signals Framework: security event tokens, receiver, transmitter."""

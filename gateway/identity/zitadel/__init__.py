@@ -1,0 +1,1 @@
+"""Zitadel: its API, events, webhooks, reconciliation."""

@@ -1,0 +1,1 @@
+"""Obligations: what policy demands beside its effect."""

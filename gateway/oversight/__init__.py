@@ -1,1 +1,0 @@
-"""The record, metrics and the integrity of the node."""

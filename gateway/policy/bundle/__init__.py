@@ -1,0 +1,1 @@
+"""The policy bundle: modules and data, loaded and checked."""

@@ -1,0 +1,1 @@
+"""Policy engines: embedded and server."""

@@ -1,1 +1,0 @@
-"""Keys and data at rest and on their way out."""

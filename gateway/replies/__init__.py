@@ -1,0 +1,1 @@
+"""Replies of the gateway's own: denials, redirects, pages."""

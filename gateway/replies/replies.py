@@ -1,0 +1,203 @@
+"""The only place where the gateway's own answers are built: denials, challenges, step-ups, redirects.
+
+A person gets a page, a program gets JSON (RFC 9457), a gRPC client gets a status. All of them carry the decision id and
+the first reason, and none may be stored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from gateway.core.reasons import Reason, is_code, reason
+from gateway.core.request import RequestFacts
+from gateway.replies.rendering import Drawn, company, draw, words
+
+_PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+_FAILS = 400
+_UNAUTHENTICATED = 401
+_SERVER_FAILS = 500
+_RETRY_AFTER_S = "2"
+
+# HTTP status -> gRPC status (the mapping of the gRPC specification, with 404 as what it means here).
+_GRPC = {401: 16, 403: 7, 404: 5, 405: 12, 408: 4, 413: 8, 429: 8, 431: 8, 502: 14, 503: 14, 504: 14}
+_GRPC_INTERNAL = 13
+
+_KINDS = {400: "trouble", 401: "login", 404: "missing", 405: "missing", 421: "trouble"}
+# What policy did beside the refusal is what the page is about.
+_ALARMS = frozenset({"session_stolen", "account_attacked", "account_locked"})
+_SECOND_FACTOR = frozenset({"mfa_required", "mfa_stale", "risk_high", "risk_medium", "account_attacked"})
+_PROBLEM_TITLES = {
+    400: "Bad request",
+    401: "Not authenticated",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request timeout",
+    413: "Content too large",
+    421: "Misdirected request",
+    429: "Too many requests",
+    431: "Header fields too large",
+    500: "Gateway failure",
+    502: "Bad gateway",
+    503: "Unavailable",
+    504: "Gateway timeout",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of the gateway's own. Header names are lower case; the edge adds the length and the framing."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    reason: str
+
+
+def deny(
+    facts: RequestFacts | None,
+    codes: Sequence[str],
+    decision_id: str,
+    *,
+    challenge: str | None = None,
+    at: float | None = None,
+) -> Reply:
+    """The answer to a request that does not go on.
+
+    The first code that stands for a refusal gives the status; `facts` is None when the request could not be read.
+    `challenge` is the value of WWW-Authenticate (RFC 6750, RFC 9470); a 401 has one in any case. `at` is the time the
+    page shows, seconds since the epoch, by default now.
+    """
+    reasons = [reason(code) for code in dict.fromkeys(codes) if is_code(code)]
+    fails = [entry for entry in reasons if entry.status >= _FAILS] or [reason("default_deny")]
+    first = fails[0]
+    headers = _headers(first.code, decision_id)
+    if challenge is not None and not _PLAIN.match(challenge):
+        challenge = None
+    if first.status == _UNAUTHENTICATED and challenge is None:
+        challenge = "Bearer"
+    if challenge is not None:
+        headers.append(("www-authenticate", challenge))
+    if first.status in {429, 503}:
+        headers.append(("retry-after", _RETRY_AFTER_S))
+    if facts is not None and facts.protocol == "grpc":
+        status, body = _grpc(first, headers), b""
+    elif facts is not None and facts.wants_page:
+        status, body = first.status, _page(facts, fails, headers, decision_id, time.time() if at is None else at)
+    else:
+        status, body = first.status, _problem(first, [entry.code for entry in reasons], headers, decision_id)
+    if facts is not None and facts.method == "HEAD":
+        body = b""
+    return Reply(status, tuple(headers), body, first.code)
+
+
+def redirect(location: str, code: str, decision_id: str, cookies: Sequence[str] = ()) -> Reply:
+    """A 302 to `location`, for a page only; `cookies` are whole Set-Cookie values. Raises ValueError on a bad value."""
+    if not location.startswith(("https://", "http://", "/")) or location.startswith(("//", "/\\")):
+        raise ValueError("not an address to redirect to")
+    if not all(_PLAIN.match(value) for value in (location, *cookies)):
+        raise ValueError("a header value that is not printable ASCII")
+    headers = [*_headers(code, decision_id), ("location", location), *(("set-cookie", value) for value in cookies)]
+    return Reply(302, tuple(headers), b"", code)
+
+
+def _headers(code: str, decision_id: str) -> list[tuple[str, str]]:
+    return [
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("x-gateway-decision", decision_id if _ID.match(decision_id) else "-"),
+        ("x-gateway-reason", code),
+    ]
+
+
+def grpc_status(code: str) -> int:
+    """The gRPC status of a reason code."""
+    return _GRPC.get(reason(code).status, _GRPC_INTERNAL) if is_code(code) else _GRPC_INTERNAL
+
+
+def _grpc(first: Reason, headers: list[tuple[str, str]]) -> int:
+    """A trailers-only answer: HTTP 200, the status among the headers."""
+    headers += [
+        ("content-type", "application/grpc"),
+        ("grpc-status", str(grpc_status(first.code))),
+        ("grpc-message", quote(f"{first.code}: {first.what}", safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")),
+    ]
+    return 200
+
+
+def _problem(first: Reason, codes: list[str], headers: list[tuple[str, str]], decision_id: str) -> bytes:
+    headers.append(("content-type", "application/problem+json"))
+    problem: dict[str, Any] = {
+        "type": f"urn:gateway:v1:reason:{first.code}",
+        "title": _PROBLEM_TITLES.get(first.status, "Forbidden"),
+        "status": first.status,
+        "detail": f"{first.what} {first.fix}".rstrip(),
+        "reason": first.code,
+        "reasons": codes or [first.code],
+        "decision": decision_id,
+    }
+    return json.dumps(problem, separators=(",", ":")).encode() + b"\n"
+
+
+def _page(
+    facts: RequestFacts, fails: list[Reason], headers: list[tuple[str, str]], decision_id: str, at: float
+) -> bytes:
+    """The page of a denial; plain text where it cannot be drawn."""
+    drawn = _drawn(facts, fails, decision_id, at)
+    if drawn is None:
+        headers.append(("content-type", "text/plain; charset=utf-8"))
+        lines = [f"{entry.what} {entry.fix} ({entry.code})" for entry in fails]
+        return "\n".join([*lines, f"Decision: {decision_id}", ""]).encode("utf-8", "replace")
+    headers += [("content-type", "text/html; charset=utf-8"), ("content-security-policy", drawn.policy)]
+    return drawn.body
+
+
+def _drawn(facts: RequestFacts, fails: list[Reason], decision_id: str, at: float) -> Drawn | None:
+    status, code = fails[0].status, fails[0].code
+    kind = "alarm" if code in _ALARMS else _KINDS.get(status, "trouble" if status >= _SERVER_FAILS else "deny")
+    try:
+        when, texts = datetime.fromtimestamp(at, UTC), words()["deny"]
+        model = {
+            "title": texts["titles"].get(code) or texts["titles"][kind],
+            "kind": kind,
+            "host": facts.host,
+            "reasons": fails,
+            "steps": _steps(fails, texts["more"]),
+            "actions": _actions(kind, fails),
+            "decision": decision_id,
+            "iso": when.isoformat(timespec="seconds"),
+            "time": when.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        }
+    except (LookupError, ValueError, ArithmeticError, OSError):
+        return None
+    return draw("deny", model)
+
+
+def _steps(fails: list[Reason], more: Mapping[str, list[str]]) -> list[str]:
+    """What there is to do, each thing once."""
+    found = [step for entry in fails for step in (entry.fix, *more.get(entry.code, ()))]
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _actions(kind: str, fails: list[Reason]) -> list[dict[str, str]]:
+    """Where to go on with a click: only where people can sign in. The empty address is the very page they asked for."""
+    home = company().home
+    if not home:
+        return []
+    found = []
+    if kind == "login" or fails[0].status >= _SERVER_FAILS:
+        found.append({"word": "sign_in" if kind == "login" else "again", "href": ""})
+    if kind == "alarm" and fails[0].code != "account_locked":
+        found.append({"word": "home", "href": home})
+    if any(entry.code in _SECOND_FACTOR or entry.code.startswith("factor_") for entry in fails):
+        found.append({"word": "factors", "href": home.removesuffix("me") + "factors"})
+    return found

@@ -1,0 +1,1 @@
+"""Risk: signals scored for each request, and the pattern of logins."""

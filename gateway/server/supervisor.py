@@ -1,0 +1,340 @@
+"""The supervisor: starts the workers, starts dead ones again, reloads, drains; serves the operator's own listener."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from gateway.config import Config, ConfigError, Problem, load
+from gateway.edge.mitm.sockets import listening_socket
+from gateway.endpoints import app as endpoints
+from gateway.observability import log
+from gateway.observability.metrics import Metrics, use_directory
+from gateway.server.file_watch import stamps
+from gateway.wiring import Keeper, watched_paths
+
+_HUNG_S = 15.0
+_START_S = 60.0
+_RESTART_PAUSE_S = 0.05
+_KEEP_EVERY_S = 10.0
+_LOOK_S = 0.2
+
+
+class Worker:
+    """One worker process, as the supervisor sees it."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process, pipe: int) -> None:
+        self.number = number
+        self.process = process
+        self.ready = asyncio.Event()
+        self.beat_at = time.monotonic()
+        self.error = ""
+        self.policy = ""
+        self.generation = 0
+        self._pipe = pipe
+        self._rest = b""
+        asyncio.get_running_loop().add_reader(pipe, self._hear)
+
+    def _hear(self) -> None:
+        try:
+            data = os.read(self._pipe, 65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.deaf()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._note(json.loads(line))
+
+    def _note(self, message: dict[str, Any]) -> None:
+        self.beat_at = time.monotonic()
+        kind = message["kind"]
+        if kind in {"ready", "reloaded"}:
+            self.policy = message.get("policy", "")
+            self.generation += 1
+            self.error = ""
+            self.ready.set()
+        elif kind in {"refused", "failed"}:
+            self.error = message.get("error", "")
+            self.generation += 1
+
+    def deaf(self) -> None:
+        """Stop listening to a worker that has ended."""
+        if self._pipe >= 0:
+            asyncio.get_running_loop().remove_reader(self._pipe)
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+class Supervisor:
+    """Keeps `listen.workers` processes serving one port."""
+
+    def __init__(self, config_path: Path, config: Config, metrics: Metrics, metrics_dir: Path) -> None:
+        self.config_path = config_path
+        self.config = config
+        self.metrics = metrics
+        self.metrics_dir = metrics_dir
+        self.workers: dict[int, Worker] = {}
+        self.stopping = asyncio.Event()
+        self._log = log.get("supervisor")
+        # Bound, never listening: it keeps the port ours while no worker is up, and finds a free one for port 0.
+        self._reserved = _reserved(config_path, "listen", config.listen.address, config.listen.port)
+        self.port: int = self._reserved.getsockname()[1]
+
+    async def start_worker(self, number: int) -> Worker:
+        """Start one worker process."""
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-O",
+                "-m",
+                "gateway.server.worker",
+                str(self.config_path),
+                "--port",
+                str(self.port),
+                "--pipe",
+                str(write_end),
+                "--metrics",
+                str(self.metrics_dir),
+                pass_fds=(write_end,),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        finally:
+            os.close(write_end)
+        worker = self.workers[number] = Worker(number, process, read_end)
+        return worker
+
+    async def keep(self, number: int) -> None:
+        """For ever: start a worker, wait for its end, start the next one at once."""
+        while not self.stopping.is_set():
+            worker = await self.start_worker(number)
+            started = time.monotonic()
+            watchdog = asyncio.ensure_future(self._watch(worker))
+            code = await worker.process.wait()
+            watchdog.cancel()
+            worker.deaf()
+            self.metrics.mark_dead(worker.process.pid)
+            if self.stopping.is_set():
+                return
+            self.metrics.worker_restarted()
+            self._log.error("worker_ended", worker=number, code=code, error=worker.error)
+            await asyncio.sleep(_RESTART_PAUSE_S if time.monotonic() - started > 1 else 1.0)
+
+    async def _watch(self, worker: Worker) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(worker.ready.wait(), _START_S)
+        while time.monotonic() - worker.beat_at < _HUNG_S:  # noqa: ASYNC110  (the time of the last beat is what counts)
+            await asyncio.sleep(0.5)
+        self._log.error("worker_hung", worker=worker.number)
+        worker.process.kill()
+
+    async def reload(self) -> str:
+        """Check the new configuration, then tell every worker; the error's text, "" when all went well."""
+        try:
+            config = load(self.config_path)
+        except ConfigError as error:
+            self._log.error("reload_refused", error=str(error))
+            self.metrics.reloaded("refused")
+            return str(error)
+        if (config.listen.address, config.listen.port) != (self.config.listen.address, self.config.listen.port):
+            self._log.warning("restart_needed", key="listen")
+        before = {number: worker.generation for number, worker in self.workers.items()}
+        for worker in self.workers.values():
+            if worker.process.returncode is None:
+                worker.process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + _START_S
+        for number, worker in self.workers.items():
+            while worker.generation == before.get(number, 0) and time.monotonic() < until:
+                if worker.process.returncode is not None:
+                    break
+                await asyncio.sleep(0.02)
+        refused = next((worker.error for worker in self.workers.values() if worker.error), "")
+        if refused:
+            self._log.error("reload_refused", error=refused)
+        else:
+            self.config = config
+            self._log.info("reloaded", policy=self.policy)
+        return refused
+
+    def say_serving(self, admin_port: int) -> None:
+        """Tell the operator that it is up, and where."""
+        config = self.config
+        self._log.info(
+            "serving",
+            listen=f"{config.listen.address}:{self.port}",
+            admin=f"{config.admin.address}:{admin_port}",
+            workers=config.listen.workers,
+            services=len(config.services),
+            policy=self.policy,
+        )
+
+    def say_stopping(self) -> None:
+        """Tell the operator that requests under way get their time, and no others."""
+        self._log.info("stopping", drain_s=self.config.listen.drain_s)
+
+    @property
+    def policy(self) -> str:
+        """The policy version in use."""
+        return next((worker.policy for worker in self.workers.values()), "")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker serves."""
+        alive = [worker for worker in self.workers.values() if worker.process.returncode is None]
+        return len(alive) >= self.config.listen.workers and all(worker.ready.is_set() for worker in alive)
+
+    async def stop(self) -> None:
+        """Drain every worker; kill those that do not end."""
+        self.stopping.set()
+        for worker in self.workers.values():
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.terminate()
+        limit = self.config.listen.drain_s + 5
+        for worker in self.workers.values():
+            try:
+                await asyncio.wait_for(worker.process.wait(), limit)
+            except TimeoutError:
+                worker.process.kill()
+        self._reserved.close()
+
+
+async def _serve(config_path: Path, config: Config, announce: Callable[[Supervisor, int], None] | None) -> int:
+    with tempfile.TemporaryDirectory(prefix="gateway-metrics-") as folder:
+        use_directory(Path(folder), fresh=True)
+        metrics = Metrics(edge="mitm")
+        supervisor = Supervisor(config_path, config, metrics, Path(folder))
+        admin = AdminServer(config, supervisor, metrics)
+        keeper = await Keeper.open(config)
+        loop = asyncio.get_running_loop()
+        done, hup = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, done.set)
+        loop.add_signal_handler(signal.SIGHUP, hup.set)
+        keeps = [asyncio.ensure_future(supervisor.keep(number)) for number in range(config.listen.workers)]
+        admin.start(keeper)
+        tasks = [
+            asyncio.ensure_future(_watch_files(supervisor, hup)),
+            asyncio.ensure_future(_keep_crl(keeper, supervisor)),
+        ]
+        try:
+            failed = await _first_start(supervisor, done)
+            if failed:
+                print(f"The gateway cannot serve: {failed}", file=sys.stderr)  # noqa: T201
+                return 1
+            supervisor.say_serving(admin.port)
+            if announce is not None:
+                announce(supervisor, admin.port)
+            await done.wait()
+            supervisor.say_stopping()
+            return 0
+        finally:
+            await supervisor.stop()
+            for task in (*tasks, *keeps):
+                task.cancel()
+            admin.stop()
+            await keeper.close()
+
+
+async def _first_start(supervisor: Supervisor, done: asyncio.Event) -> str:
+    """Wait until every worker serves; the reason when one cannot."""
+    until = time.monotonic() + _START_S
+    while not done.is_set() and time.monotonic() < until:
+        if len(supervisor.workers) == supervisor.config.listen.workers and supervisor.is_ready:
+            return ""
+        error = next((worker.error for worker in supervisor.workers.values() if worker.error), "")
+        if error:
+            return error
+        await asyncio.sleep(0.01)
+    return "" if done.is_set() else "the workers did not start in time"
+
+
+async def _watch_files(supervisor: Supervisor, hup: asyncio.Event) -> None:
+    """Reload on SIGHUP and whenever a file the configuration names has changed."""
+    seen = stamps(watched_paths(supervisor.config_path, supervisor.config))
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hup.wait(), _LOOK_S)
+        before, seen = seen, stamps(watched_paths(supervisor.config_path, supervisor.config))
+        if hup.is_set() or seen != before:
+            hup.clear()
+            await supervisor.reload()
+
+
+async def _keep_crl(keeper: Keeper, supervisor: Supervisor) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            await keeper.refresh_crl()
+            if (crl := supervisor.config.devices.crl_file) is not None:
+                supervisor.metrics.crl_age(time.time() - crl.stat().st_mtime)
+        await asyncio.sleep(_KEEP_EVERY_S)
+
+
+class AdminServer:
+    """The operator's listener, in a thread of its own so that it answers whatever the supervisor does."""
+
+    def __init__(self, config: Config, supervisor: Supervisor, metrics: Metrics) -> None:
+        self._socket = _reserved(supervisor.config_path, "admin", config.admin.address, config.admin.port)
+        self.port: int = self._socket.getsockname()[1]
+        self._supervisor, self._metrics = supervisor, metrics
+        self._server: uvicorn.Server | None = None
+
+    def start(self, keeper: Keeper) -> None:
+        """Begin to serve."""
+        supervisor = self._supervisor
+        application = endpoints.build_admin(
+            metrics=self._metrics.render,
+            ready=lambda: supervisor.is_ready and keeper.is_healthy,
+            policy=lambda: supervisor.policy,
+        )
+        settings = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off")
+        self._server = uvicorn.Server(settings)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.should_exit = True
+            self._thread.join(timeout=5)
+        self._socket.close()
+
+
+def _reserved(file: Path, section: str, address: str, port: int) -> socket.socket:
+    """The port of a section of the configuration, bound and not listening. Raises ConfigError when it is taken."""
+    fix = f"Stop what listens there, or choose another {section}.port."
+    try:
+        with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
+            probe.settimeout(1)
+            # Ports are shared among workers, so another gateway would quietly get half of the requests.
+            taken = bool(port) and probe.connect_ex((address, port)) == 0
+        if not taken:
+            return listening_socket(address, port)
+        why = "something listens there"
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    raise ConfigError([Problem(file, 0, 0, f"{section}.port", f"{address}:{port} cannot be used: {why}.", fix)])
+
+
+def serve(config_path: Path, announce: Callable[[Supervisor, int], None] | None = None) -> int:
+    """Serve until SIGTERM. Raises ConfigError before anything is served; the exit code otherwise."""
+    config = load(config_path)
+    log.configure()
+    return asyncio.run(_serve(config_path, config, announce))

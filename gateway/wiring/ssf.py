@@ -1,0 +1,112 @@
+"""Shared signals: whom this gateway follows, and who follows it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.adapters.http import HttpxClient
+from gateway.config import Config, Issuer, Secret, SignalSource, resolve_secret
+from gateway.identity.devices.posture import PostureReports
+from gateway.identity.oidc.discovery import IssuerDirectory
+from gateway.identity.sessions.login_sessions import LoginSessions
+from gateway.identity.ssf.receiver import SignalReceiver, Source
+from gateway.identity.ssf.transmitter import SignalTransmitter, Stream
+from gateway.observability import log
+from gateway.wiring.resources import Shared
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Everything about signals that a generation needs."""
+
+    receivers: Mapping[str, SignalReceiver]
+    transmitter: SignalTransmitter
+    streams: Sequence[str]
+    reports: PostureReports
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """The loops that poll and push."""
+        polling = [one.run(_heard) for one in self.receivers.values() if one.source.poll_url]
+        return [*polling, self.transmitter.run(_heard)]
+
+
+def signals_of(
+    config: Config,
+    shared: Shared,
+    logins: LoginSessions,
+    transmitter: SignalTransmitter,
+    undo: contextlib.AsyncExitStack,
+) -> Signals:
+    """The signals of a configuration. Raises ConfigError or ValueError; `undo` frees what they hold."""
+    store = shared.store
+    receivers = {
+        name: SignalReceiver(_source(name, said, undo), logins, logins, store, shared.documents, store, time.time)
+        for name, said in config.shared_signals.receive.items()
+    }
+    reports = PostureReports(store, store, time.time)
+    return Signals(receivers, transmitter, tuple(config.shared_signals.transmit), reports)
+
+
+def transmitter_of(config: Config, shared: Shared, undo: contextlib.AsyncExitStack) -> SignalTransmitter:
+    """What tells those who follow. Raises ConfigError or ValueError; `undo` frees what it holds."""
+    streams = []
+    for name, told in config.shared_signals.transmit.items():
+        http = None
+        if told.push_url is not None:
+            http = HttpxClient(ca=told.ca)
+            undo.push_async_callback(http.close)
+        streams.append(
+            Stream(
+                name,
+                told.audience,
+                frozenset(told.events),
+                told.push_url or "",
+                _text(told.push_token),
+                _text(told.poll_token),
+                http,
+            )
+        )
+    return SignalTransmitter(
+        streams,
+        config.origin(config.host),
+        shared.asserter.sign_claims,
+        shared.store,
+        shared.store,
+        shared.documents,
+        shared.store,
+        time.time,
+        shared.name,
+    )
+
+
+def _source(name: str, said: SignalSource, undo: contextlib.AsyncExitStack) -> Source:
+    http = HttpxClient(ca=said.ca)
+    undo.push_async_callback(http.close)
+    trust = Issuer(issuer=said.issuer, audiences=(said.audience,), algorithms=said.algorithms)
+    parts = urlsplit(said.issuer)
+    # SSF 1.0 section 7.2.1: the well-known part goes between the host and the path.
+    path = f"/.well-known/ssf-configuration{parts.path.rstrip('/')}"
+    directory = IssuerDirectory(trust, http, time.time, discovery_url=parts._replace(path=path).geturl())
+    return Source(
+        name,
+        trust,
+        directory,
+        said.people_of or said.issuer,
+        said.poll_url or "",
+        _text(said.poll_token),
+        said.poll_s,
+        http,
+    )
+
+
+def _text(secret: Secret | None) -> str:
+    return "" if secret is None else resolve_secret(secret).reveal()
+
+
+def _heard(name: str, trouble: str) -> None:
+    log.get("signals").warning("shared_signals_failed", stream=name, trouble=trouble)

@@ -1,1 +1,0 @@
-"""Outside providers of data."""

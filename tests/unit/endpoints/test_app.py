@@ -1,0 +1,261 @@
+import json
+from base64 import b64encode
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.core.ports.pipeline import Enrolled, OwnEndpoints
+from gateway.core.reasons import Refusal
+from gateway.core.request import Peer, RequestFacts
+from gateway.core.subject import Device
+from gateway.endpoints.app import BODY_LIMIT_BYTES, Attempts, Caller, answer_local, build, build_admin, call
+from gateway.observability.metrics import CONTENT_TYPE
+
+JSON = [("content-type", "application/json")]
+DEVICE = Device("dev-1", "x" * 43)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@dataclass(frozen=True)
+class Local:
+    facts: RequestFacts
+    device: Device | None
+
+
+class Desk:
+    """An enrolment desk that knows one token."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def enrol(self, token, csr_pem):
+        self.asked.append((token, csr_pem))
+        return Enrolled("dev-1", "CERT", "CHAIN") if token == "good" else Refusal("device_unknown", "canary")
+
+    async def renew(self, device, csr_pem):
+        self.asked.append((device.id, csr_pem))
+        return Enrolled(device.id, "NEXT", "CHAIN")
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+@pytest.fixture
+def ask(desk):
+    own = OwnEndpoints(
+        jwks=lambda: {"keys": [{"kid": "k1"}]},
+        crl=lambda: b"\x30\x00",
+        ca=lambda: b"-----BEGIN CERTIFICATE-----",
+        protected_resource=lambda host, path: {"resource": f"https://{host}{path}"} if path != "/no" else None,
+        enrolment=desk,
+    )
+    app = build(own)
+
+    async def send(method, path, *, body=b"", headers=(), device=None, ip="192.0.2.7", app=app):
+        caller = Caller("gw.example", ip, "d1", device)
+        status, fields, content = await call(app, method, path, "", headers=headers, body=body, caller=caller)
+        return status, dict(fields), content
+
+    return send
+
+
+def own(**changes):
+    values = {"jwks": dict, "crl": lambda: None, "ca": lambda: None, "protected_resource": lambda *_: None}
+    return OwnEndpoints(**{**values, **changes})
+
+
+async def test_keys_are_handed_out_and_may_be_kept_for_minutes(ask):
+    status, headers, body = await ask("GET", "/.gateway/jwks.json")
+    assert (status, json.loads(body)) == (200, {"keys": [{"kid": "k1"}]})
+    assert headers["cache-control"] == "public, max-age=300"
+
+
+async def test_the_crl_is_der_whichever_form_the_file_has(ask):
+    status, headers, body = await ask("GET", "/.gateway/crl")
+    assert (status, headers["content-type"], body) == (200, "application/pkix-crl", b"\x30\x00")
+    pem = b"-----BEGIN X509 CRL-----\n" + b64encode(b"\x30\x82" + b"z" * 100) + b"\n-----END X509 CRL-----\n"
+    _, _, body = await ask("GET", "/.gateway/crl", app=build(own(crl=lambda: pem)))
+    assert body == b"\x30\x82" + b"z" * 100
+
+
+async def test_the_ca_is_pem(ask):
+    status, headers, body = await ask("GET", "/.gateway/ca.pem")
+    assert (status, headers["content-type"]) == (200, "application/x-pem-file")
+    assert body.startswith(b"-----BEGIN")
+
+
+@pytest.mark.parametrize("path", ["/.gateway/crl", "/.gateway/ca.pem", "/.well-known/oauth-protected-resource"])
+async def test_what_is_not_there_is_not_found(ask, path):
+    status, headers, _ = await ask("GET", path, app=build(own()))
+    assert (status, headers["x-gateway-reason"]) == (404, "route_not_found")
+
+
+@pytest.mark.parametrize(("path", "resource"), [("", "https://gw.example/"), ("/api/v1", "https://gw.example/api/v1")])
+async def test_the_metadata_is_that_of_the_host_and_path(ask, path, resource):
+    status, _, body = await ask("GET", f"/.well-known/oauth-protected-resource{path}")
+    assert (status, json.loads(body)) == (200, {"resource": resource})
+    status, _, _ = await ask("GET", "/.well-known/oauth-protected-resource/no")
+    assert status == 404
+
+
+async def test_a_device_enrols_with_a_token_and_a_csr(ask, desk):
+    body = json.dumps({"token": "good", "csr": "CSR"}).encode()
+    status, headers, answer = await ask("POST", "/.gateway/enrol", body=body, headers=JSON)
+    assert (status, headers["cache-control"]) == (201, "no-store")
+    assert json.loads(answer) == {"device_id": "dev-1", "certificate": "CERT", "chain": "CHAIN"}
+    assert desk.asked == [("good", "CSR")]
+
+
+async def test_a_refused_enrolment_says_its_reason_and_no_detail(ask):
+    body = json.dumps({"token": "bad", "csr": "CSR"}).encode()
+    status, headers, answer = await ask("POST", "/.gateway/enrol", body=body, headers=JSON)
+    assert (status, headers["x-gateway-reason"], headers["x-gateway-decision"]) == (403, "device_unknown", "d1")
+    assert headers["content-type"] == "application/problem+json"
+    assert b"canary" not in answer
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reason"),
+    [
+        (b"{}", [("content-type", "text/plain")], "malformed_request"),
+        (b"{}", [], "malformed_request"),
+        (b"", JSON, "malformed_request"),
+        (b"\xff", JSON, "malformed_request"),
+        (b"[]", JSON, "malformed_request"),
+        (b"[" * 20_000, JSON, "malformed_request"),
+        (b'{"token":"good"}', JSON, "malformed_request"),
+        (b'{"token":"good","csr":"CSR","admin":true}', JSON, "malformed_request"),
+        (b'{"token":["good"],"csr":"CSR"}', JSON, "malformed_request"),
+        (b'{"token":"","csr":"CSR"}', JSON, "malformed_request"),
+        (b'{"token":"good","csr":null}', JSON, "malformed_request"),
+        (json.dumps({"token": "x" * 513, "csr": "CSR"}).encode(), JSON, "malformed_request"),
+        (json.dumps({"token": "good", "csr": "x" * 16_385}).encode(), JSON, "malformed_request"),
+        (b" " * (BODY_LIMIT_BYTES + 1), JSON, "body_too_large"),
+    ],
+)
+async def test_garbage_never_reaches_the_enrolment(ask, desk, body, headers, reason):
+    _, found, _ = await ask("POST", "/.gateway/enrol", body=body, headers=headers)
+    assert found["x-gateway-reason"] == reason
+    assert desk.asked == []
+
+
+async def test_a_renewal_is_for_the_device_that_the_handshake_proved(ask, desk):
+    body = json.dumps({"csr": "CSR"}).encode()
+    status, headers, _ = await ask("POST", "/.gateway/renew", body=body, headers=JSON)
+    assert (status, headers["x-gateway-reason"]) == (403, "device_required")
+    status, _, answer = await ask("POST", "/.gateway/renew", body=body, headers=JSON, device=DEVICE)
+    assert (status, json.loads(answer)["certificate"]) == (201, "NEXT")
+    assert desk.asked == [("dev-1", "CSR")]
+
+
+async def test_a_renewal_cannot_name_another_device(ask, desk):
+    body = json.dumps({"csr": "CSR", "device": "dev-2"}).encode()
+    _, headers, _ = await ask("POST", "/.gateway/renew", body=body, headers=JSON, device=DEVICE)
+    assert headers["x-gateway-reason"] == "malformed_request"
+    assert desk.asked == []
+
+
+@pytest.mark.parametrize("path", ["/.gateway/enrol", "/.gateway/renew"])
+async def test_without_an_issuing_key_nobody_can_enrol(ask, path):
+    status, _, _ = await ask("POST", path, body=b"{}", headers=JSON, device=DEVICE, app=build(own()))
+    assert status == 404
+
+
+async def test_attempts_from_one_address_are_limited_and_others_go_on(ask, desk):
+    app = build(own(enrolment=desk), Attempts(burst=2, clock=Clock()))
+    body = json.dumps({"token": "bad", "csr": "CSR"}).encode()
+
+    async def attempt(ip):
+        status, _, _ = await ask("POST", "/.gateway/enrol", body=body, headers=JSON, ip=ip, app=app)
+        return status
+
+    assert [await attempt("192.0.2.7") for _ in range(4)] == [403, 403, 429, 429]
+    assert await attempt("192.0.2.8") == 403
+    assert len(desk.asked) == 3
+
+
+def test_attempts_come_back_with_time_and_an_ipv6_network_counts_as_one():
+    clock = Clock()
+    attempts = Attempts(burst=2, per_s=1, clock=clock)
+    assert [attempts.take(f"2001:db8::{number}") for number in (1, 2, 3)] == [True, True, False]
+    assert attempts.take("2001:db8:0:1::1")
+    clock.now = 1.0
+    assert [attempts.take("2001:db8::9") for _ in range(2)] == [True, False]
+
+
+def test_one_client_takes_nothing_from_another_and_memory_is_bounded():
+    attempts = Attempts(burst=2, per_s=1, clock=Clock())
+    attempts._most = 50
+    assert [attempts.take(f"10.0.{number // 256}.{number % 256}") for number in range(300)] == [True] * 300
+    assert len(attempts._left) == 50
+    assert [attempts.take(f"2001:db8::{number:x}") for number in range(4)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/.gateway/unknown", 404, "route_not_found"),
+        ("GET", "/.gateway/jwks.json/", 404, "route_not_found"),
+        ("GET", "/.gateway/enrol", 405, "method_not_allowed"),
+        ("POST", "/.gateway/crl", 405, "method_not_allowed"),
+    ],
+)
+async def test_what_is_not_published_is_refused_with_a_reason(ask, method, path, status, reason):
+    found, headers, _ = await ask(method, path)
+    assert (found, headers["x-gateway-reason"]) == (status, reason)
+    assert ("allow" in headers) == (status == 405)
+
+
+async def test_health_says_ok_and_no_more(ask):
+    status, _, body = await ask("GET", "/.gateway/health")
+    assert (status, json.loads(body)) == (200, {"status": "ok"})
+
+
+async def test_a_head_request_gets_no_body(ask):
+    status, _, body = await ask("HEAD", "/.gateway/jwks.json")
+    assert (status, body) == (200, b"")
+
+
+async def test_what_a_part_raises_comes_out(ask):
+    def fail():
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await ask("GET", "/.gateway/crl", app=build(own(crl=fail)))
+
+
+async def test_the_data_path_gets_a_reply(desk):
+    facts = RequestFacts(
+        "POST", "gw.example", "/.gateway/renew", (".gateway", "renew"), "", (), (("content-type", "application/json"),),
+        "h2", None, Peer("192.0.2.7", 1), "192.0.2.7",
+    )  # fmt: skip
+    app = build(own(enrolment=desk))
+    reply = await answer_local(app, Local(facts, DEVICE), b'{"csr":"CSR"}')
+    assert (reply.status, reply.reason) == (201, "local")
+    assert "content-length" not in dict(reply.headers)
+    reply = await answer_local(app, Local(facts, None), b'{"csr":"CSR"}')
+    assert (reply.status, reply.reason) == (403, "device_required")
+
+
+async def test_the_operators_listener_shows_metrics_health_and_readiness(ask):
+    parts = {"ready": True}
+    app = build_admin(metrics=lambda: b"gateway_x 1\n", ready=lambda: parts["ready"], policy=lambda: "abc")
+    status, headers, body = await ask("GET", "/metrics", app=app)
+    assert (status, headers["content-type"], body) == (200, CONTENT_TYPE, b"gateway_x 1\n")
+    status, _, body = await ask("GET", "/healthz", app=app)
+    assert (status, json.loads(body)) == (200, {"healthy": True})
+    status, _, body = await ask("GET", "/readyz", app=app)
+    assert (status, json.loads(body)) == (200, {"ready": True, "policy": "abc"})
+    parts["ready"] = False
+    status, _, _ = await ask("GET", "/readyz", app=app)
+    assert status == 503
+    status, _, _ = await ask("GET", "/.gateway/jwks.json", app=app)
+    assert status == 404

@@ -35,8 +35,8 @@ from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity
 from gateway.endpoints.app import answer_local, build
 from gateway.endpoints.dbsc import paths, with_offer
-from gateway.identity.bearer.sessions import dbsc
 from gateway.identity.oidc.relying_party import Tokens
+from gateway.identity.sessions import dbsc
 from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 from gateway.identity.sessions.token_refresh import Refresher

@@ -29,7 +29,7 @@ from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline
 from gateway.policy.decider import Decider
-from gateway.wiring import Gateway, Shared
+from gateway.wiring import Gateway, ProcessResources
 
 _CALLS = 20_000
 _FEW, _MANY = 10, 5_000
@@ -81,7 +81,7 @@ async def _pipeline(world: World, metrics: Metrics, name: str, count: int) -> As
     """A gateway with so many services; each lets two roles in, one of them `staff`."""
     services = [(f"s{number}", _host(number), ("staff", f"role{number}")) for number in range(count)]
     config = load(world.write_config(name, services=services))
-    shared = await Shared.open(config, metrics)
+    shared = await ProcessResources.open(config, metrics)
     try:
         gateway = await Gateway.build(config, shared)
         try:

@@ -20,7 +20,7 @@ from gateway.core.request import Peer, RequestFacts
 from gateway.core.signals import Observation
 from gateway.core.subject import Identity, Session
 from gateway.risk.assessor import Assessor
-from gateway.risk.login_pattern import Logins
+from gateway.risk.login_pattern import LoginPatternModel
 from gateway.risk.memory import COLLECTIONS, RiskMemory
 from plugins.signals import builtin
 
@@ -64,7 +64,7 @@ class Gate:
         self.now = 0.0
         store = RiskMemory(memory, lambda: self.now)
         clocks = {"clock": lambda: self.now, "monotonic": lambda: self.now}
-        self.assessor = Assessor(store, builtin(), logins=Logins(), reuse_s=0.0, **clocks)
+        self.assessor = Assessor(store, builtin(), logins=LoginPatternModel(), reuse_s=0.0, **clocks)
 
     async def assess(self, seen: Observation, session: Session, *amr: str) -> RiskReport:
         """The report for a request that looks like this, of somebody who signed in when the session began."""
@@ -105,7 +105,7 @@ def lived(seed: int, people: int, days: int) -> Run:
 
 def _alone(run: Run, happened: list[SignIn]) -> list[tuple[int, float, float, float]]:
     """History, and the scores of the login pattern and of the baselines, each learning from every honest sign-in."""
-    logins, country, freeman = Logins(), CountryNeverSeen(), Freeman()
+    logins, country, freeman = LoginPatternModel(), CountryNeverSeen(), Freeman()
     profiles: dict[int, Mapping[str, Any]] = {}
     everybody: Mapping[str, Any] = {}
     count: Counter[int] = Counter()

@@ -28,7 +28,7 @@ from gateway.core.ports.stores import DeviceRecord, SessionRecord
 from gateway.demo.idp.provider import serving
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.pipeline import Pipeline
-from gateway.wiring import Gateway, Shared
+from gateway.wiring import Gateway, ProcessResources
 
 _FEW, _SESSIONS, _DEVICES = 1_000, 1_000_000, 100_000
 _TOKENS = 256
@@ -81,7 +81,7 @@ async def _gateway(world: World, metrics: Metrics, name: str, stack: AsyncExitSt
     stack.push_async_callback(store.close)
     await store.open()
     config = load(world.write_config(f"scale-{name}", services=[("s0", "s0.bench.localhost", ("staff",))]))
-    shared = await Shared.open(config, metrics)
+    shared = await ProcessResources.open(config, metrics)
     stack.push_async_callback(shared.close)
     for record in await shared.store.devices():
         await store.put_device(record)

@@ -29,7 +29,7 @@ _LIMIT = 20_000
 type Key = tuple[str, ...]
 
 
-class Memory:
+class StaleReadCache:
     """The good answers of the last `grace_s` seconds. `clock` is monotonic, in seconds.
 
     `told` hears True when an answer is used again for the first time, and False when the store has answered since.
@@ -89,7 +89,7 @@ class Memory:
 class GraceStore:
     """Meets `gateway.core.ports.Store`: `store`, with a grace for `device` and `session`."""
 
-    def __init__(self, store: Store, memory: Memory, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, memory: StaleReadCache, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._memory = memory
         self._clock = clock
@@ -212,7 +212,7 @@ class GraceStore:
 class GraceDocuments:
     """Meets `gateway.core.ports.Documents`: `documents`, with a grace for `get`."""
 
-    def __init__(self, documents: Documents, memory: Memory) -> None:
+    def __init__(self, documents: Documents, memory: StaleReadCache) -> None:
         self._documents = documents
         self._memory = memory
 

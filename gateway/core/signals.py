@@ -76,7 +76,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class SignalResult:
     """What a signal makes of an observation.
 
     `terms` raise the risk; none of them is negative. `memory` is what to remember in any case, `learned` what to
@@ -103,5 +103,5 @@ class Signal(Protocol):
     failures: bool
     schema: ClassVar[Mapping[str, Any]]
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """What it makes of `seen`; `memory` is empty at first, and whatever it was last time after that."""

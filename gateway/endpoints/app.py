@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import time
 from base64 import b64decode
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,12 +22,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Scope
 
-from gateway.core.canonical import client_network
 from gateway.core.navigation import Resume
 from gateway.core.ports.pipeline import Enrolled, OwnEndpoints
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.observability.metrics import CONTENT_TYPE
 from gateway.replies.replies import Reply, deny
 
@@ -65,7 +63,7 @@ class Resuming(Reply):
 
 
 @dataclass(frozen=True, slots=True)
-class OwnPath:
+class Endpoint:
     """One more own path. `answer` gets the caller, the body and the path's parameters."""
 
     method: str
@@ -85,33 +83,10 @@ class OwnRequest(Protocol):
         """The peer's device, verified and in good standing."""
 
 
-class Attempts:
-    """A token bucket for each client, in this process's memory. None for all of them: anybody could empty that."""
-
-    def __init__(self, burst: int = 20, per_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._burst = burst
-        self._per_s = per_s
-        self._clock = clock
-        self._most = 10_000
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, address: str) -> bool:
-        """Whether one more attempt is allowed; it is then counted."""
-        now = self._clock()
-        key = client_network(address)
-        left, at = self._left.pop(key, (float(self._burst), now))
-        left = min(self._burst, left + (now - at) * self._per_s)
-        allowed = left >= 1
-        self._left[key] = (left - 1 if allowed else left, now)
-        if len(self._left) > self._most:
-            self._left.popitem(last=False)
-        return allowed
-
-
 def build(
     own: OwnEndpoints,
-    attempts: Attempts | None = None,
-    more: Sequence[OwnPath] = (),
+    attempts: RateLimiter | None = None,
+    more: Sequence[Endpoint] = (),
     routes: Sequence[Route] = (),
 ) -> Starlette:
     """The application behind `call` and `answer_local`, with `more` paths and `routes`.
@@ -119,7 +94,7 @@ def build(
     Whatever a part raises comes out of them.
     """
     enrolment = own.enrolment
-    bucket = Attempts() if attempts is None else attempts
+    bucket = RateLimiter() if attempts is None else attempts
 
     async def get_jwks(_: Request) -> Response:
         return JSONResponse(dict(own.jwks()), headers=_FOR_MINUTES)
@@ -272,7 +247,7 @@ def _application(routes: list[Route]) -> Starlette:
     return app
 
 
-def _route(own: OwnPath) -> Route:
+def _route(own: Endpoint) -> Route:
     async def answer(request: Request) -> Response:
         caller, body = _caller(request), await request.body()
         if len(body) > BODY_LIMIT_BYTES:

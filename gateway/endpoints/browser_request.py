@@ -11,7 +11,8 @@ from gateway.core.navigation import Redirect
 from gateway.core.reasons import Refusal, reason
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
-from gateway.endpoints.app import Attempts, Caller, OwnPath
+from gateway.endpoints.app import Caller, Endpoint
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.identity.login.flow import Login
 from gateway.replies.replies import Reply, deny, redirect
 
@@ -29,7 +30,7 @@ class Pages(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class BrowserRequest:
     """A request for these paths."""
 
     facts: RequestFacts
@@ -65,26 +66,26 @@ class Visit:
         return fields if len(fields) == len(pairs) else Refusal("malformed_request", "a field that stands twice")
 
 
-type Handler = Callable[[Visit], Awaitable[Reply]]
+type Handler = Callable[[BrowserRequest], Awaitable[Reply]]
 
 
-def own_path(method: str, path: str, handler: Handler, bucket: Attempts, host: str | None) -> OwnPath:
+def own_path(method: str, path: str, handler: Handler, bucket: RateLimiter, host: str | None) -> Endpoint:
     """An own path that takes from a bucket of attempts, on this host alone; None is every host."""
 
     async def answer(caller: Caller, body: bytes, params: Mapping[str, str]) -> Reply:
         if caller.facts is None:
             raise RuntimeError("a request that the data path has not seen")
-        visit = Visit(caller.facts, caller.device, caller.decision_id, body, params)
+        visit = BrowserRequest(caller.facts, caller.device, caller.decision_id, body, params)
         if host is not None and visit.facts.host != host:
             return visit.refuse(Refusal("route_not_found"))
         if not bucket.take(caller.client_ip):
             return visit.refuse(Refusal("too_many_attempts"))
         return await handler(visit)
 
-    return OwnPath(method, path, answer)
+    return Endpoint(method, path, answer)
 
 
-async def sign_in_first(login: Login, visit: Visit, refusal: Refusal) -> Reply:
+async def sign_in_first(login: Login, visit: BrowserRequest, refusal: Refusal) -> Reply:
     """What follows a refusal: a page whose sender is not signed in (any more) waits for the sign-in."""
     if reason(refusal.reason).status != _UNAUTHENTICATED or not visit.facts.wants_page:
         return visit.refuse(refusal)

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
-from gateway.endpoints.app import Attempts, Caller, OwnPath
+from gateway.endpoints.app import Caller, Endpoint
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.identity.sessions.dbsc import CHALLENGE, REFRESH, REGISTER, Challenged, Dbsc, Instructions, Over
 from gateway.replies.replies import Reply, deny
 
@@ -27,12 +28,12 @@ _HEADERS = (
 type _Outcome = Instructions | Challenged | Over | Refusal
 
 
-def paths(keys: Dbsc, attempts: Attempts | None = None) -> list[OwnPath]:
+def paths(keys: Dbsc, attempts: RateLimiter | None = None) -> list[Endpoint]:
     """The paths to hand to `endpoints.build`; they are there on every host. Both take from one bucket of attempts."""
     # A whole office behind one address refreshes every few minutes, each browser once for each service.
-    bucket = Attempts(burst=1_000, per_s=100) if attempts is None else attempts
+    bucket = RateLimiter(burst=1_000, per_s=100) if attempts is None else attempts
 
-    def at(path: str, work: Callable[[RequestFacts], Awaitable[_Outcome]]) -> OwnPath:
+    def at(path: str, work: Callable[[RequestFacts], Awaitable[_Outcome]]) -> Endpoint:
         async def answer(caller: Caller, _body: bytes, _params: Mapping[str, str]) -> Reply:
             facts = caller.facts
             if facts is None:
@@ -48,7 +49,7 @@ def paths(keys: Dbsc, attempts: Attempts | None = None) -> list[OwnPath]:
                 return _json(403, {"error": "a proof of the session's key is needed"}, (CHALLENGE, outcome.header))
             return deny(None, ("key_proof_invalid",), caller.decision_id)
 
-        return OwnPath("POST", path, answer)
+        return Endpoint("POST", path, answer)
 
     return [at(REGISTER, keys.register), at(REFRESH, keys.refresh)]
 

@@ -15,16 +15,17 @@ from typing import Any
 from gateway.core.navigation import Redirect
 from gateway.core.reasons import Refusal, reason
 from gateway.core.request import RequestFacts
-from gateway.endpoints.app import Attempts, OwnPath
-from gateway.endpoints.browser_request import Handler, Pages, Visit, own_path, sign_in_first
+from gateway.endpoints.app import Endpoint
+from gateway.endpoints.browser_request import BrowserRequest, Handler, Pages, own_path, sign_in_first
 from gateway.endpoints.dbsc import with_offer
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.identity.account.factors import Overview, OwnFactors
-from gateway.identity.account.step_up import FACTORS, Question, StepUps
+from gateway.identity.account.step_up import FACTORS, StepUpPrompt, StepUps
 from gateway.identity.login.flow import Login
 from gateway.identity.login.return_ticket import STEP_UP
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.identity.sessions.login_sessions import LoginSession
-from gateway.identity.ssf.events import About, Tell, assurance_raised, credential_changed, tell_nobody
+from gateway.identity.ssf.events import EventSink, EventSubject, assurance_raised, credential_changed, tell_nobody
 from gateway.replies import replies
 from gateway.replies.replies import Reply
 
@@ -43,7 +44,7 @@ class SecondFactors:
     pages: Pages
     note: Callable[[Mapping[str, Any]], None]
     keys: Dbsc | None = None
-    tell: Tell = tell_nobody
+    tell: EventSink = tell_nobody
     failed: Callable[[str, RequestFacts, LoginSession], None] = lambda reason, facts, login: None  # noqa: ARG005
 
     async def bound(self, reply: Reply) -> Reply:
@@ -51,31 +52,31 @@ class SecondFactors:
         return reply if self.keys is None else await with_offer(self.keys, reply)
 
 
-def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPath]:
+def paths(second: SecondFactors, attempts: RateLimiter | None = None) -> list[Endpoint]:
     """The paths to hand to `endpoints.build`. All take from one bucket of attempts."""
-    bucket = Attempts(burst=200, per_s=10) if attempts is None else attempts
+    bucket = RateLimiter(burst=200, per_s=10) if attempts is None else attempts
 
-    def at(method: str, path: str, handler: Handler) -> OwnPath:
+    def at(method: str, path: str, handler: Handler) -> Endpoint:
         return own_path(method, path, handler, bucket, second.host)
 
-    def page(visit: Visit, name: str, model: Question | Overview) -> Reply:
+    def page(visit: BrowserRequest, name: str, model: StepUpPrompt | Overview) -> Reply:
         status = reason(model.error).status if model.error else 200
         return second.pages(name, visit.facts, model.document(), status=status, code=model.error or "local")
 
-    async def get_step_up(visit: Visit) -> Reply:
+    async def get_step_up(visit: BrowserRequest) -> Reply:
         outcome = await second.step_ups.look(visit.facts, visit.device)
         if isinstance(outcome, Refusal):
             return visit.refuse(outcome)
         return visit.go(outcome, "login_required") if isinstance(outcome, Redirect) else page(visit, "step_up", outcome)
 
-    async def post_step_up(visit: Visit) -> Reply:
+    async def post_step_up(visit: BrowserRequest) -> Reply:
         form = visit.form()
         outcome = form if isinstance(form, Refusal) else await second.step_ups.answer(visit.facts, visit.device, form)
         if isinstance(outcome, Refusal):
             return visit.refuse(outcome)
         if isinstance(outcome, Redirect):
             return visit.go(outcome, "login_required")
-        if isinstance(outcome, Question):
+        if isinstance(outcome, StepUpPrompt):
             if not outcome.held.zero_log:
                 second.note(_event("step_up_refused", outcome.login, reason=outcome.error))
                 second.failed(outcome.error, visit.facts, outcome.login)
@@ -85,13 +86,13 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
             await second.tell(assurance_raised(_about(outcome.login), outcome.kind, time.time()))
         return await second.bound(visit.go(outcome.redirect, "step_up_ok"))
 
-    async def get_factors(visit: Visit) -> Reply:
+    async def get_factors(visit: BrowserRequest) -> Reply:
         outcome = await second.own.look(visit.facts, visit.device)
         if isinstance(outcome, Refusal):
             return await sign_in_first(second.login, visit, outcome)
         return page(visit, "factors", outcome)
 
-    async def post_factors(visit: Visit) -> Reply:
+    async def post_factors(visit: BrowserRequest) -> Reply:
         form = visit.form()
         outcome = form if isinstance(form, Refusal) else await second.own.act(visit.facts, visit.device, form)
         if isinstance(outcome, Refusal):
@@ -109,7 +110,7 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
             await second.tell(credential_changed(about, outcome.kind, is_added=is_added, at=time.time()))
         return await second.bound(visit.go(outcome.redirect, "factor_ok"))
 
-    async def get_script(visit: Visit) -> Reply:
+    async def get_script(visit: BrowserRequest) -> Reply:
         try:
             text = _SCRIPT_FILE.read_bytes()
         except OSError:
@@ -132,8 +133,8 @@ def paths(second: SecondFactors, attempts: Attempts | None = None) -> list[OwnPa
     ]
 
 
-def _about(login: LoginSession) -> About:
-    return About(login.identity.issuer, login.identity.subject, login.sid)
+def _about(login: LoginSession) -> EventSubject:
+    return EventSubject(login.identity.issuer, login.identity.subject, login.sid)
 
 
 def _event(event: str, login: LoginSession, **more: str) -> Mapping[str, Any]:

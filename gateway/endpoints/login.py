@@ -14,12 +14,13 @@ from typing import Any
 
 from gateway.core.navigation import Redirect
 from gateway.core.reasons import Refusal
-from gateway.endpoints.app import Attempts, OwnPath, Resuming
-from gateway.endpoints.browser_request import Handler, Pages, Visit, own_path, sign_in_first
+from gateway.endpoints.app import Endpoint, Resuming
+from gateway.endpoints.browser_request import BrowserRequest, Handler, Pages, own_path, sign_in_first
 from gateway.endpoints.dbsc import with_offer
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.identity.account.sessions import SIGNED_OUT, OwnSessions
-from gateway.identity.login.flow import CALLBACK, HOME, Choice, Granted, Login
-from gateway.identity.login.return_ticket import ARRIVAL, LOGIN, Handover
+from gateway.identity.login.flow import CALLBACK, HOME, IssuerChoice, Login, LoginCompleted
+from gateway.identity.login.return_ticket import ARRIVAL, LOGIN, ReturnTickets
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.replies.replies import Reply
 
@@ -34,7 +35,7 @@ class People:
     host: str
     origin: str
     login: Login
-    handover: Handover
+    handover: ReturnTickets
     own: OwnSessions
     pages: Pages
     note: Callable[[Mapping[str, Any]], None]
@@ -45,22 +46,22 @@ class People:
         return reply if self.keys is None else await with_offer(self.keys, reply)
 
 
-def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
+def paths(people: People, attempts: RateLimiter | None = None) -> list[Endpoint]:
     """The paths to hand to `endpoints.build`. All take from one bucket of attempts."""
     # A whole office may sign in from one address in the morning.
-    bucket = Attempts(burst=200, per_s=10) if attempts is None else attempts
+    bucket = RateLimiter(burst=200, per_s=10) if attempts is None else attempts
 
-    def at(method: str, path: str, handler: Handler, *, own_host: bool = True) -> OwnPath:
+    def at(method: str, path: str, handler: Handler, *, own_host: bool = True) -> Endpoint:
         return own_path(method, path, handler, bucket, people.host if own_host else None)
 
-    async def get_login(visit: Visit) -> Reply:
+    async def get_login(visit: BrowserRequest) -> Reply:
         outcome = await people.login.begin(visit.facts, visit.device)
-        if isinstance(outcome, Choice):
+        if isinstance(outcome, IssuerChoice):
             ways = [{"issuer": issuer, "href": href} for issuer, href in outcome.ways]
             return people.pages("choose", visit.facts, {"ways": ways})
         return visit.refuse(outcome) if isinstance(outcome, Refusal) else visit.go(outcome, "login_required")
 
-    async def get_callback(visit: Visit) -> Reply:
+    async def get_callback(visit: BrowserRequest) -> Reply:
         outcome = await people.login.callback(visit.facts, visit.device, visit.params["slug"])
         if isinstance(outcome, Refusal):
             people.note({"event": "login_refused", "reason": outcome.reason, "detail": outcome.detail})
@@ -69,7 +70,7 @@ def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
             people.note(_granted(outcome, visit))
         return await people.bound(visit.go(outcome.redirect, "login_ok"))
 
-    async def get_session(visit: Visit) -> Reply:
+    async def get_session(visit: BrowserRequest) -> Reply:
         outcome = await people.handover.arrive(visit.facts, visit.device)
         if isinstance(outcome, Redirect):
             return await people.bound(visit.go(outcome, "login_ok"))
@@ -80,7 +81,7 @@ def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
         instead = visit.refuse(Refusal("login_failed"))
         return Resuming(instead.status, instead.headers, instead.body, instead.reason, outcome)
 
-    async def get_me(visit: Visit) -> Reply:
+    async def get_me(visit: BrowserRequest) -> Reply:
         if visit.facts.host != people.host:
             page = visit.facts.wants_page
             return visit.go(Redirect(people.origin + HOME)) if page else visit.refuse(Refusal("route_not_found"))
@@ -90,17 +91,17 @@ def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
             return people.pages("me", visit.facts, document) if visit.facts.wants_page else _json(document)
         return await sign_in_first(people.login, visit, mine)
 
-    async def post_me(visit: Visit) -> Reply:
+    async def post_me(visit: BrowserRequest) -> Reply:
         form = visit.form()
         ended = form if isinstance(form, Refusal) else await people.own.end(visit.facts, visit.device, form)
         if isinstance(ended, Refusal):
             return visit.refuse(ended)
         return visit.go(Redirect(HOME)) if visit.facts.wants_page else _json({"ended": ended})
 
-    async def get_logout(visit: Visit) -> Reply:
+    async def get_logout(visit: BrowserRequest) -> Reply:
         return people.pages("signed_out", visit.facts, {})
 
-    async def post_logout(visit: Visit) -> Reply:
+    async def post_logout(visit: BrowserRequest) -> Reply:
         form = visit.form()
         way = form if isinstance(form, Refusal) else await people.own.sign_out(visit.facts, visit.device, form)
         return visit.refuse(way) if isinstance(way, Refusal) else visit.go(way)
@@ -116,7 +117,7 @@ def paths(people: People, attempts: Attempts | None = None) -> list[OwnPath]:
     ]
 
 
-def _granted(outcome: Granted, visit: Visit) -> Mapping[str, Any]:
+def _granted(outcome: LoginCompleted, visit: BrowserRequest) -> Mapping[str, Any]:
     login = outcome.login
     return {
         "event": "login_ok",

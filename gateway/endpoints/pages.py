@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from gateway.core.reasons import reason
 from gateway.core.request import RequestFacts
-from gateway.replies.rendering import Drawn, draw, words
+from gateway.replies.rendering import RenderedPage, draw, words
 from gateway.replies.replies import Reply, deny
 from gateway.risk import user_agents
 
@@ -48,7 +48,7 @@ class Pages:
         )
         return Reply(status, headers, b"" if facts.method == "HEAD" else drawn.body, code)
 
-    def _drawn(self, name: str, model: Mapping[str, Any]) -> Drawn | None:
+    def _drawn(self, name: str, model: Mapping[str, Any]) -> RenderedPage | None:
         try:
             seen = _VIEWS[name](model, self._clock())
         except (LookupError, TypeError, ValueError, AttributeError, OSError):

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.core.reasons import Refusal
-from gateway.endpoints.app import Attempts, Caller, OwnPath
+from gateway.endpoints.app import Caller, Endpoint
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.identity.devices.posture import PostureReports
 from gateway.identity.jose.strict_json import read_object
 from gateway.identity.ssf.events import MEDIA_TYPE
@@ -30,10 +31,10 @@ def paths(
     transmitter: SignalTransmitter,
     streams: Sequence[str],
     reports: PostureReports,
-    attempts: Attempts | None = None,
-) -> list[OwnPath]:
+    attempts: RateLimiter | None = None,
+) -> list[Endpoint]:
     """The paths; `origin` is the gateway's own, `streams` the names of those who follow it."""
-    bucket = Attempts(burst=200, per_s=20) if attempts is None else attempts
+    bucket = RateLimiter(burst=200, per_s=20) if attempts is None else attempts
 
     async def post_push(caller: Caller, body: bytes, params: Mapping[str, str]) -> Reply:
         receiver = receivers.get(params["name"])
@@ -84,10 +85,10 @@ def paths(
         )
 
     return [
-        OwnPath("POST", PUSH_PATH, post_push),
-        OwnPath("POST", POLL_PATH, post_poll),
-        OwnPath("POST", POSTURE_PATH, post_posture),
-        OwnPath("GET", METADATA_PATH, get_metadata),
+        Endpoint("POST", PUSH_PATH, post_push),
+        Endpoint("POST", POLL_PATH, post_poll),
+        Endpoint("POST", POSTURE_PATH, post_posture),
+        Endpoint("GET", METADATA_PATH, get_metadata),
     ]
 
 

@@ -16,7 +16,7 @@ from gateway.core.ports.documents import Documents
 from gateway.core.ports.stores import SessionStore, StoreDown
 from gateway.core.subject import Identity, Session
 from gateway.identity.sessions.login_sessions import LoginSessions
-from gateway.identity.ssf.events import About, Tell, risk_rose, tell_nobody
+from gateway.identity.ssf.events import EventSink, EventSubject, risk_rose, tell_nobody
 from gateway.identity.zitadel.access import ApiFailure
 
 COLLECTION, TOLD = "lock_wanted", "risk_told"
@@ -43,7 +43,7 @@ class Reactions:
         documents: Documents,
         locks: Mapping[str, AccountLock],
         clock: Callable[[], float],
-        tell: Tell = tell_nobody,
+        tell: EventSink = tell_nobody,
     ) -> None:
         self._logins = logins
         self._store = store
@@ -111,7 +111,7 @@ class Reactions:
         """Those who follow this gateway hear of it once an hour."""
         key, now = _key(identity.issuer, identity.subject), self._clock()
         if await self._documents.put(TOLD, key, b"{}", now + _TOLD_S, version=0):
-            await self._tell(risk_rose(About(identity.issuer, identity.subject), why, now))
+            await self._tell(risk_rose(EventSubject(identity.issuer, identity.subject), why, now))
 
     async def _lock(self, issuer: str, subject: str) -> ApiFailure | None:
         key = _key(issuer, subject)

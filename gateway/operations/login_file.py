@@ -23,7 +23,7 @@ from typing import Any
 from gateway.core.ports.pipeline import Network
 from gateway.core.signals import Observation
 from gateway.operations.errors import ActionFailed
-from gateway.risk.login_pattern import Logins
+from gateway.risk.login_pattern import LoginPatternModel
 from gateway.risk.user_agents import Program, read
 
 ANSWERS = ("score", "terms")
@@ -84,7 +84,7 @@ def scored(file: Path, advance: Callable[[int], None] = lambda done: None) -> It
 
 
 def _scored(sign_ins: Iterable[tuple[int, SignIn]], advance: Callable[[int], None]) -> Iterator[tuple[int, Row]]:
-    logins = Logins()
+    logins = LoginPatternModel()
     profiles: dict[str, Mapping[str, Any]] = {}
     everybody: Mapping[str, Any] = {}
     for done, (number, one) in enumerate(sign_ins):

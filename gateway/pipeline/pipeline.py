@@ -35,7 +35,15 @@ from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
 from gateway.obligations.plan import NO_PLAN, ObligationFailed, Obligations, Plan
 from gateway.pipeline.headers import Forward, Signer, answer_headers, answer_trailers, request_headers
-from gateway.pipeline.verdicts import Ask, Counter, Desk, Guard, Local, Reactor, Verdict
+from gateway.pipeline.verdicts import (
+    DecisionMetrics,
+    InteractionRequired,
+    InteractionStarter,
+    LocalRequest,
+    QuarantineCheck,
+    ReactionHandler,
+    Verdict,
+)
 from gateway.policy.contract import build_document
 from gateway.policy.decider import Decider
 from gateway.replies.replies import Reply, deny, redirect
@@ -112,7 +120,7 @@ class Pipeline:
     """Everything one generation of the configuration needs to judge requests; replaced as a whole on reload."""
 
     routes: RouteTable
-    quarantine: Guard
+    quarantine: QuarantineCheck
     devices: DeviceVerifier
     readers: Sequence[IdentityReader]
     binder: SessionBinder
@@ -122,12 +130,12 @@ class Pipeline:
     obligations: Obligations
     signer: Signer
     recorder: Recorder
-    counter: Counter
+    counter: DecisionMetrics
     challenge: Callable[[Sequence[str], RequestFacts, StepUp | None], str | None]
     staff_hosts: frozenset[str]
     answer_fields: Callable[[RequestFacts], tuple[tuple[str, str], ...]] = _no_fields
-    desk: Desk | None = None
-    reactor: Reactor | None = None
+    desk: InteractionStarter | None = None
+    reactor: ReactionHandler | None = None
     edge: str = "mitm"
     phases: frozenset[str] = frozenset({"request", "response", "body"})
     limits: RequestLimits = _LIMITS
@@ -183,7 +191,7 @@ class Pipeline:
         finally:
             alarm.cancel()
 
-    async def ask(self, ask: Ask, body: bytes | None) -> Reply:
+    async def ask(self, ask: InteractionRequired, body: bytes | None) -> Reply:
         """Send a person to do what `ask` says, while the request waits; its own reply where it cannot. Never raises."""
         return ask.reply if self.desk is None else await self.own(self._send_away(self.desk, ask, body), ask.facts)
 
@@ -199,7 +207,7 @@ class Pipeline:
         except Exception:  # noqa: BLE001  (the same law as in `judge`)
             return self.refuse(facts, "gateway_error")
 
-    async def _send_away(self, desk: Desk, ask: Ask, body: bytes | None) -> Reply:
+    async def _send_away(self, desk: InteractionStarter, ask: InteractionRequired, body: bytes | None) -> Reply:
         facts = ask.facts
         way = await desk.hold(facts, ask.route, body, fresh=ask.fresh, step_up=ask.step_up, reasons=ask.reasons)
         if isinstance(way, Redirect):
@@ -210,7 +218,7 @@ class Pipeline:
         """A name for one decision: unique, not secret."""
         return f"{_EPOCH}{next(_NUMBERS):08x}"
 
-    async def _stages(self, case: _Case, raw: RawRequest) -> Forward | Local | Refusal:
+    async def _stages(self, case: _Case, raw: RawRequest) -> Forward | LocalRequest | Refusal:
         facts = admit(raw, case.peer, self.limits, self.trusted_proxies)
         if isinstance(facts, Refusal):
             return facts
@@ -230,7 +238,7 @@ class Pipeline:
         case.enter("verify_device")
         device = await self.devices.verify(facts.peer)
         if route is None:
-            return Local(facts, device if isinstance(device, Device) else None)
+            return LocalRequest(facts, device if isinstance(device, Device) else None)
         plan = await self._decided(case, facts, route, device)
         if isinstance(plan, Refusal):
             return plan
@@ -402,13 +410,13 @@ class Pipeline:
             return Reply(503, (("cache-control", "no-store"),), b"", refusal.reason)
         return verdict if isinstance(verdict, Reply) else self.refuse(case.facts, refusal.reason, case.decision_id)
 
-    def _conclude(self, case: _Case, outcome: Forward | Local | Refusal) -> Verdict:
+    def _conclude(self, case: _Case, outcome: Forward | LocalRequest | Refusal) -> Verdict:
         """Record what was decided, then say it. A staff decision that cannot be recorded is refused."""
         reasons, effect = self._reasons(case, outcome)
         verdict = outcome if not isinstance(outcome, Refusal) else self._answer(case, reasons)
         case.enter("record")
         zero_log = self._zero_log(case)
-        if not zero_log and not isinstance(outcome, Local):
+        if not zero_log and not isinstance(outcome, LocalRequest):
             try:
                 self.recorder.record(self._event(case, effect, reasons, verdict, outcome))
             except OSError:
@@ -420,8 +428,8 @@ class Pipeline:
         return verdict
 
     @staticmethod
-    def _reasons(case: _Case, outcome: Forward | Local | Refusal) -> tuple[tuple[str, ...], str]:
-        if isinstance(outcome, Local):
+    def _reasons(case: _Case, outcome: Forward | LocalRequest | Refusal) -> tuple[tuple[str, ...], str]:
+        if isinstance(outcome, LocalRequest):
             return ("local",), "allow"
         if isinstance(outcome, Forward):
             return case.decision.reasons if case.decision else (), "allow"
@@ -430,7 +438,7 @@ class Pipeline:
             return decision.reasons, decision.effect
         return (outcome.reason,), "login" if outcome.reason == "login_required" else "deny"
 
-    def _answer(self, case: _Case, reasons: tuple[str, ...]) -> Ask | Reply:
+    def _answer(self, case: _Case, reasons: tuple[str, ...]) -> InteractionRequired | Reply:
         """A refusal, or what a person can do about it: a program never gets a redirect."""
         reply = self._reply(case, reasons)
         facts, route, decision = case.facts, case.route, case.decision
@@ -441,9 +449,9 @@ class Pipeline:
         effect = decision.effect if decision is not None else ""
         if effect == "step_up" and case.identity is not None and case.identity.kind == "session":
             demand = decision.step_up if decision is not None and decision.step_up is not None else StepUp()
-            return Ask(case.decision_id, facts, route, reasons, reply, demand)
+            return InteractionRequired(case.decision_id, facts, route, reasons, reply, demand)
         if effect == "login" or (decision is None and reasons[0] in _SIGN_IN):
-            return Ask(case.decision_id, facts, route, reasons, reply, fresh=case.identity is not None)
+            return InteractionRequired(case.decision_id, facts, route, reasons, reply, fresh=case.identity is not None)
         return reply
 
     def _reply(self, case: _Case, reasons: tuple[str, ...]) -> Reply:
@@ -474,7 +482,11 @@ class Pipeline:
             effect=effect,
             reasons=reasons,
             detail=outcome.detail if isinstance(outcome, Refusal) else "",
-            status=_FOUND if isinstance(verdict, Ask) else verdict.status if isinstance(verdict, Reply) else None,
+            status=_FOUND
+            if isinstance(verdict, InteractionRequired)
+            else verdict.status
+            if isinstance(verdict, Reply)
+            else None,
             peer=case.peer,
             facts=case.facts,
             route=case.route,

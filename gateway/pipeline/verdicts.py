@@ -17,7 +17,7 @@ from gateway.replies.replies import Reply
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class InteractionRequired:
     """A person has something to do before this request can go on; with its body (if small) to `Pipeline.ask`.
 
     `step_up` is what has to be proven, None for a sign-in; `fresh`: a new one, though a session is there. `reply` is
@@ -34,17 +34,17 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class LocalRequest:
     """The request is for the gateway itself (enrolment, JWKS, CRL, metadata); `device` is the peer's, if any."""
 
     facts: RequestFacts
     device: Device | None
 
 
-type Verdict = Forward | Local | Ask | Reply
+type Verdict = Forward | LocalRequest | InteractionRequired | Reply
 
 
-class Desk(Protocol):
+class InteractionStarter(Protocol):
     """Where people are sent to do something first; the request waits meanwhile. Raises StoreDown."""
 
     async def hold(
@@ -60,7 +60,7 @@ class Desk(Protocol):
         """Where to sign in, or to prove what `step_up` says; `body` None is one that is not there as a whole."""
 
 
-class Reactor(Protocol):
+class ReactionHandler(Protocol):
     """Does what policy wants beside a refusal."""
 
     async def react(
@@ -69,14 +69,14 @@ class Reactor(Protocol):
         """What was done. Raises StoreDown."""
 
 
-class Guard(Protocol):
+class QuarantineCheck(Protocol):
     """Stage 2."""
 
     def check(self) -> Refusal | None:
         """A Refusal while this node is quarantined."""
 
 
-class Counter(Protocol):
+class DecisionMetrics(Protocol):
     """What the pipeline counts."""
 
     def decision(self, service: str, effect: str, reason: str, seconds: float, *, zero_log: bool) -> None:

@@ -25,7 +25,7 @@ _FAILURES = (TemplateError, OSError, ValueError, TypeError, LookupError, Attribu
 
 
 @dataclass(frozen=True, slots=True)
-class Company:
+class Branding:
     """Who speaks on the pages. `contact` is a mail address, an https address, or plain words.
 
     `home` is the address of the page of one's own sessions, "" where nobody can sign in.
@@ -45,7 +45,7 @@ class Company:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RenderedPage:
     """A page and its Content-Security-Policy."""
 
     body: bytes
@@ -55,15 +55,15 @@ class Drawn:
 class _House:
     """The one company of this process: it changes with its configuration alone."""
 
-    company = Company()
+    company = Branding()
 
 
-def introduce(company: Company) -> None:
+def introduce(company: Branding) -> None:
     """Whose pages this process draws from now on."""
     _House.company = company
 
 
-def company() -> Company:
+def company() -> Branding:
     """Whose pages this process draws."""
     return _House.company
 
@@ -74,7 +74,9 @@ def words() -> Mapping[str, Any]:
     return tomllib.loads((_TEMPLATES / "en.toml").read_text(encoding="utf-8"))
 
 
-def draw(name: str, model: Mapping[str, Any], *, script: bool = False, form_action: Sequence[str] = ()) -> Drawn | None:
+def draw(
+    name: str, model: Mapping[str, Any], *, script: bool = False, form_action: Sequence[str] = ()
+) -> RenderedPage | None:
     """The page of the template `name` with the model's members, `t` (the words) and `company` in it.
 
     `form_action` are the CSP sources that its forms may be sent to, none for a page without forms; `script` allows the
@@ -83,7 +85,7 @@ def draw(name: str, model: Mapping[str, Any], *, script: bool = False, form_acti
     try:
         template, style, digest = _parts(name)
         body = template.render(model, t=words(), company=company(), style=style, script=SCRIPT if script else "")
-        return Drawn(body.encode(), _policy(digest, script=script, form_action=form_action))
+        return RenderedPage(body.encode(), _policy(digest, script=script, form_action=form_action))
     except _FAILURES:
         return None
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from gateway.core.reasons import Reason, is_code, reason
 from gateway.core.request import RequestFacts
-from gateway.replies.rendering import Drawn, company, draw, words
+from gateway.replies.rendering import RenderedPage, company, draw, words
 
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
@@ -161,7 +161,7 @@ def _page(
     return drawn.body
 
 
-def _drawn(facts: RequestFacts, fails: list[Reason], decision_id: str, at: float) -> Drawn | None:
+def _drawn(facts: RequestFacts, fails: list[Reason], decision_id: str, at: float) -> RenderedPage | None:
     status, code = fails[0].status, fails[0].code
     kind = "alarm" if code in _ALARMS else _KINDS.get(status, "trouble" if status >= _SERVER_FAILS else "deny")
     try:

@@ -75,7 +75,7 @@ MEASURED: Mapping[str, Trait] = {
 }
 
 
-class Logins:
+class LoginPatternModel:
     """Meets `risk_terms.LoginPattern`. `program` overrides what the User-Agent says, where that is known better."""
 
     def score(

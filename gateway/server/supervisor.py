@@ -24,7 +24,7 @@ from gateway.endpoints import app as endpoints
 from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.server.file_watch import stamps
-from gateway.wiring import Keeper, watched_paths
+from gateway.wiring import Housekeeping, watched_paths
 
 _HUNG_S = 15.0
 _START_S = 60.0
@@ -33,7 +33,7 @@ _KEEP_EVERY_S = 10.0
 _LOOK_S = 0.2
 
 
-class Worker:
+class WorkerProcess:
     """One worker process, as the supervisor sees it."""
 
     def __init__(self, number: int, process: asyncio.subprocess.Process, pipe: int) -> None:
@@ -90,14 +90,14 @@ class Supervisor:
         self.config = config
         self.metrics = metrics
         self.metrics_dir = metrics_dir
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[int, WorkerProcess] = {}
         self.stopping = asyncio.Event()
         self._log = log.get("supervisor")
         # Bound, never listening: it keeps the port ours while no worker is up, and finds a free one for port 0.
         self._reserved = _reserved(config_path, "listen", config.listen.address, config.listen.port)
         self.port: int = self._reserved.getsockname()[1]
 
-    async def start_worker(self, number: int) -> Worker:
+    async def start_worker(self, number: int) -> WorkerProcess:
         """Start one worker process."""
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
@@ -119,7 +119,7 @@ class Supervisor:
             )
         finally:
             os.close(write_end)
-        worker = self.workers[number] = Worker(number, process, read_end)
+        worker = self.workers[number] = WorkerProcess(number, process, read_end)
         return worker
 
     async def keep(self, number: int) -> None:
@@ -138,7 +138,7 @@ class Supervisor:
             self._log.error("worker_ended", worker=number, code=code, error=worker.error)
             await asyncio.sleep(_RESTART_PAUSE_S if time.monotonic() - started > 1 else 1.0)
 
-    async def _watch(self, worker: Worker) -> None:
+    async def _watch(self, worker: WorkerProcess) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(worker.ready.wait(), _START_S)
         while time.monotonic() - worker.beat_at < _HUNG_S:  # noqa: ASYNC110  (the time of the last beat is what counts)
@@ -222,7 +222,7 @@ async def _serve(config_path: Path, config: Config, announce: Callable[[Supervis
         metrics = Metrics(edge="mitm")
         supervisor = Supervisor(config_path, config, metrics, Path(folder))
         admin = AdminServer(config, supervisor, metrics)
-        keeper = await Keeper.open(config)
+        keeper = await Housekeeping.open(config)
         loop = asyncio.get_running_loop()
         done, hup = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -278,7 +278,7 @@ async def _watch_files(supervisor: Supervisor, hup: asyncio.Event) -> None:
             await supervisor.reload()
 
 
-async def _keep_crl(keeper: Keeper, supervisor: Supervisor) -> None:
+async def _keep_crl(keeper: Housekeeping, supervisor: Supervisor) -> None:
     while True:
         with contextlib.suppress(OSError):
             await keeper.refresh_crl()
@@ -296,7 +296,7 @@ class AdminServer:
         self._supervisor, self._metrics = supervisor, metrics
         self._server: uvicorn.Server | None = None
 
-    def start(self, keeper: Keeper) -> None:
+    def start(self, keeper: Housekeeping) -> None:
         """Begin to serve."""
         supervisor = self._supervisor
         application = endpoints.build_admin(

@@ -30,11 +30,11 @@ from gateway.core.ports.stores import subject_key
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.edge.mitm.connection import ClientConnection
-from gateway.edge.mitm.reevaluation import Watch
+from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 from gateway.edge.mitm.sockets import listening_socket
 from gateway.edge.mitm.stream import Exchange
 from gateway.edge.mitm.tls import ServerContexts
-from gateway.edge.mitm.upstream_pool import Upstream
+from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.endpoints import app as endpoints
 from gateway.endpoints import dbsc as bound
 from gateway.endpoints import factors as stepup
@@ -48,8 +48,8 @@ from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline
-from gateway.replies.rendering import Company, introduce
-from gateway.wiring import Gateway, Shared
+from gateway.replies.rendering import Branding, introduce
+from gateway.wiring import Gateway, ProcessResources
 
 HEARTBEAT_S = 1.0
 _GUESSED = frozenset({"factor_invalid", "factor_replayed", "factor_locked"})
@@ -64,7 +64,7 @@ class Generation:
 
     gateway: Gateway
     contexts: ServerContexts
-    upstreams: dict[str, Upstream]
+    upstreams: dict[str, UpstreamPool]
     endpoints: Any
 
     @property
@@ -78,19 +78,19 @@ class Generation:
         return self.gateway.config
 
 
-async def build(config: Config, shared: Shared) -> Generation:
+async def build(config: Config, shared: ProcessResources) -> Generation:
     """A whole new generation, or an exception and nothing changed."""
     gateway = await Gateway.build(config, shared)
     contexts = ServerContexts([(item.certificate, item.key) for item in config.tls], config.devices.ca)
-    upstreams = {name: Upstream(name, settings) for name, settings in gateway.upstreams.items()}
+    upstreams = {name: UpstreamPool(name, settings) for name, settings in gateway.upstreams.items()}
     more = own_paths(gateway)
     routes = backchannel.routes(gateway.people.logouts, gateway.people.hooks)
     home = config.origin(config.host) + HOME if gateway.people.sign_ins is not None else ""
-    introduce(Company(config.name, config.contact, home))
+    introduce(Branding(config.name, config.contact, home))
     return Generation(gateway, contexts, upstreams, endpoints.build(gateway.endpoints, more=more, routes=routes))
 
 
-def own_paths(gateway: Gateway) -> list[endpoints.OwnPath]:
+def own_paths(gateway: Gateway) -> list[endpoints.Endpoint]:
     """The paths between machines, and those for people with a browser where anybody can sign in."""
     config, parts, told = gateway.config, gateway.people.sign_ins, gateway.signals
     origin = config.origin(config.host)
@@ -118,7 +118,7 @@ def own_paths(gateway: Gateway) -> list[endpoints.OwnPath]:
     return [*found, *people.paths(who), *stepup.paths(what), *(bound.paths(keys) if keys is not None else ())]
 
 
-class Edge:
+class EdgeHost:
     """What the connections of one worker share. Meets what `edge.mitm` asks of it."""
 
     def __init__(self, generation: Generation, metrics: Metrics) -> None:
@@ -207,7 +207,7 @@ class Edge:
         if isinstance(verdict, Forward) and exchange.status and not verdict.route.zero_log:
             self.metrics.responded(verdict.route.service, exchange.status, time.monotonic() - exchange.started)
 
-    def upstream_failed(self, upstream: Upstream, address: tuple[str, int], error: str) -> None:
+    def upstream_failed(self, upstream: UpstreamPool, address: tuple[str, int], error: str) -> None:
         """An upstream could not be reached."""
         if upstream.name not in self.gateway.gateway.zero_log_upstreams:
             self._log.warning("upstream_unreachable", service=upstream.name, port=address[1], error=error[:200])
@@ -244,7 +244,7 @@ class Edge:
             connection.transport.abort()
 
 
-class Pipe:
+class SupervisorChannel:
     """The worker's line to its supervisor."""
 
     def __init__(self, fd: int) -> None:
@@ -264,19 +264,19 @@ class Pipe:
             await asyncio.sleep(HEARTBEAT_S)
 
 
-async def _main(config_path: Path, port: int, pipe: Pipe) -> None:
+async def _main(config_path: Path, port: int, pipe: SupervisorChannel) -> None:
     loop = asyncio.get_running_loop()
     config = load(config_path)
     metrics = Metrics(edge="mitm")
-    shared = await Shared.open(config, metrics)
-    edge = Edge(await build(config, shared), metrics)
+    shared = await ProcessResources.open(config, metrics)
+    edge = EdgeHost(await build(config, shared), metrics)
     stop, reload = asyncio.Event(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     sock = listening_socket(config.listen.address, port)
     server = await loop.create_server(lambda: ClientConnection(edge), sock=sock, backlog=_BACKLOG)
-    watch = Watch(edge, shared.store)
+    watch = ContinuousEvaluation(edge, shared.store)
 
     def ended(task: asyncio.Task[None]) -> None:
         """What must go on for ever ended: this worker cannot do its work, another one takes its place."""
@@ -302,7 +302,12 @@ async def _main(config_path: Path, port: int, pipe: Pipe) -> None:
 
 
 async def _reloads(
-    config_path: Path, edge: Edge, watch: Watch, shared: Shared, reload: asyncio.Event, pipe: Pipe
+    config_path: Path,
+    edge: EdgeHost,
+    watch: ContinuousEvaluation,
+    shared: ProcessResources,
+    reload: asyncio.Event,
+    pipe: SupervisorChannel,
 ) -> None:
     while True:
         await reload.wait()
@@ -320,7 +325,7 @@ async def _reloads(
         await watch.everything()
 
 
-async def _refresh(edge: Edge) -> None:
+async def _refresh(edge: EdgeHost) -> None:
     while True:
         await asyncio.sleep(_REFRESH_S)
         with contextlib.suppress(OSError):
@@ -337,7 +342,7 @@ def main() -> None:
     arguments = parser.parse_args()
     log.configure()
     use_directory(arguments.metrics, fresh=False)
-    pipe = Pipe(arguments.pipe)
+    pipe = SupervisorChannel(arguments.pipe)
     try:
         uvloop.run(_main(arguments.config, arguments.port, pipe))
     except Exception as error:  # noqa: BLE001  (said to the supervisor, which decides)

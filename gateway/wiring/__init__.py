@@ -1,6 +1,15 @@
 """The only composition root: a configuration becomes a gateway. One generation is built whole, or not at all."""
 
 from gateway.wiring.generation import Gateway, watched_paths
-from gateway.wiring.resources import MASTER_KEY, Keeper, Shared, State, enrolment_of, open_state
+from gateway.wiring.resources import MASTER_KEY, Housekeeping, ProcessResources, State, enrolment_of, open_state
 
-__all__ = ["MASTER_KEY", "Gateway", "Keeper", "Shared", "State", "enrolment_of", "open_state", "watched_paths"]
+__all__ = [
+    "MASTER_KEY",
+    "Gateway",
+    "Housekeeping",
+    "ProcessResources",
+    "State",
+    "enrolment_of",
+    "open_state",
+    "watched_paths",
+]

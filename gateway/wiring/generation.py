@@ -26,7 +26,7 @@ from gateway.policy.decider import Decider
 from gateway.policy.engines.embedded import EmbeddedEngine
 from gateway.policy.engines.server import OpaEngine
 from gateway.wiring.identity import People, people_of
-from gateway.wiring.resources import Shared, enrolment_of
+from gateway.wiring.resources import ProcessResources, enrolment_of
 from gateway.wiring.risk import Risks, risks_of
 from gateway.wiring.ssf import Signals, signals_of, transmitter_of
 from plugins.obligations import builtin
@@ -46,7 +46,7 @@ class Gateway:
     def __init__(
         self,
         config: Config,
-        shared: Shared,
+        shared: ProcessResources,
         pipeline: Pipeline,
         engine: PolicyEngine,
         people: People,
@@ -73,7 +73,7 @@ class Gateway:
         return self._engine.version
 
     @classmethod
-    async def build(cls, config: Config, shared: Shared) -> Gateway:
+    async def build(cls, config: Config, shared: ProcessResources) -> Gateway:
         """A whole gateway for `config`. Raises ConfigError, ValueError, OSError or StoreDown; nothing is left open."""
         async with contextlib.AsyncExitStack() as undo:
             engine = await policy_engine(config)
@@ -167,7 +167,7 @@ def _challenge(reasons: Sequence[str], facts: RequestFacts, step_up: StepUp | No
     )
 
 
-def _endpoints(config: Config, shared: Shared) -> OwnEndpoints:
+def _endpoints(config: Config, shared: ProcessResources) -> OwnEndpoints:
     devices = config.devices
     issuers = [issuer.issuer for issuer in config.issuers]
     hosts = {service.host for service in config.services.values()}

@@ -19,8 +19,8 @@ from gateway.identity.bearer.dpop import Dpop
 from gateway.identity.bearer.sessions import BearerSessions
 from gateway.identity.factors.store import Factors
 from gateway.identity.login.flow import CALLBACK, Login
-from gateway.identity.login.pending_requests import HeldRequests
-from gateway.identity.login.return_ticket import Handover
+from gateway.identity.login.pending_requests import PendingRequests
+from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.oidc.backchannel_logout import LogoutReceiver
 from gateway.identity.oidc.relying_party import RelyingParty, login_credential
 from gateway.identity.reactions import Reactions
@@ -28,12 +28,12 @@ from gateway.identity.sessions.cookies import BinderByKind, BrowserBinder, Brows
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.identity.sessions.login_sessions import LoginSessions
 from gateway.identity.sessions.token_refresh import Refresher
-from gateway.identity.ssf.events import Tell
+from gateway.identity.ssf.events import EventSink
 from gateway.identity.zitadel.reconcile import Reconciler, Round
 from gateway.identity.zitadel.webhooks import EventActor, HookReceiver
 from gateway.observability import log
 from gateway.wiring.issuers import KnownIssuer, known_issuers
-from gateway.wiring.resources import Shared
+from gateway.wiring.resources import ProcessResources
 from plugins.factors import builtin
 
 
@@ -42,7 +42,7 @@ class SignIns:
     """What the own paths for people with a browser need."""
 
     login: Login
-    handover: Handover
+    handover: ReturnTickets
     own: OwnSessions
     step_ups: StepUps
     factors: OwnFactors
@@ -69,7 +69,9 @@ class People:
         return [*loops, self.reactions.run()]
 
 
-async def people_of(config: Config, shared: Shared, tell: Tell, undo: contextlib.AsyncExitStack) -> People:
+async def people_of(
+    config: Config, shared: ProcessResources, tell: EventSink, undo: contextlib.AsyncExitStack
+) -> People:
     """The people of a configuration. Raises ConfigError or ValueError; `undo` frees what they hold."""
     known = known_issuers(config, undo)
     tokens = TokenReader([issuer.trusted for issuer in known], time.time)
@@ -121,7 +123,7 @@ async def people_of(config: Config, shared: Shared, tell: Tell, undo: contextlib
 
 def _sign_ins(
     config: Config,
-    shared: Shared,
+    shared: ProcessResources,
     parties: Sequence[RelyingParty],
     logins: LoginSessions,
     cookies: BrowserSessions,
@@ -129,8 +131,8 @@ def _sign_ins(
 ) -> SignIns:
     """The parts of signing in, stepping up and looking after one's own sessions and factors."""
     host, own_origin, documents = config.host, config.origin(config.host), shared.documents
-    held = HeldRequests(documents, time.time, _random, config.origin)
-    handover = Handover(
+    held = PendingRequests(documents, time.time, _random, config.origin)
+    handover = ReturnTickets(
         documents, cookies, logins, held, host=host, origin=config.origin, clock=time.time, random=_random
     )
     login = Login(
@@ -173,7 +175,7 @@ def _parties(config: Config, known: Sequence[KnownIssuer]) -> list[RelyingParty]
 
 
 def _endings(
-    known: Sequence[KnownIssuer], logins: LoginSessions, shared: Shared
+    known: Sequence[KnownIssuer], logins: LoginSessions, shared: ProcessResources
 ) -> tuple[dict[str, LogoutReceiver], dict[str, HookReceiver], list[tuple[Reconciler, float]]]:
     """How each issuer tells us that somebody is signed out: back-channel logout, webhooks, and a loop that looks."""
     logouts, hooks, reconcilers = {}, {}, []

@@ -49,7 +49,7 @@ def _tell_of_grace(is_used: bool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class ProcessResources:
     """What lives as long as the worker process: state, record, metrics, signing keys.
 
     `name` is the worker's, for leases: what a reload puts in the place of another goes on with its lease at once.
@@ -63,7 +63,7 @@ class Shared:
     name: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @classmethod
-    async def open(cls, config: Config, metrics: Metrics) -> Shared:
+    async def open(cls, config: Config, metrics: Metrics) -> ProcessResources:
         """Open everything, or raise; then nothing is left open."""
         async with contextlib.AsyncExitStack() as undo:
             store, documents = await open_state(config)
@@ -95,7 +95,7 @@ def enrolment_of(config: Config, store: Store) -> Enrolment | None:
     return Enrolment(store, config.devices)
 
 
-class Keeper:
+class Housekeeping:
     """What the supervisor looks after: the store answers, the CRL is made anew before it goes stale."""
 
     def __init__(self, config: Config, store: Store) -> None:
@@ -104,7 +104,7 @@ class Keeper:
         self.is_healthy = True
 
     @classmethod
-    async def open(cls, config: Config) -> Keeper:
+    async def open(cls, config: Config) -> Housekeeping:
         """Open the store and make the CRL current, or raise."""
         keeper = cls(config, (await open_state(config)).store)
         await keeper.refresh_crl()

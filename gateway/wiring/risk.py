@@ -23,7 +23,7 @@ from gateway.core.subject import Device, Identity, Session
 from gateway.identity.ssf.receiver import RISKS
 from gateway.observability import log
 from gateway.risk.assessor import LEVELS, Assessor
-from gateway.risk.login_pattern import Logins
+from gateway.risk.login_pattern import LoginPatternModel
 from gateway.risk.memory import RiskMemory
 from gateway.risk.scoring import Thresholds
 from plugins.signals import builtin
@@ -99,7 +99,7 @@ def assessor_of(
     return Assessor(
         RiskMemory(documents, time.time, remember_days=said.remember_days),
         builtin(said.signals),
-        logins=Logins(),
+        logins=LoginPatternModel(),
         thresholds=Thresholds(said.low, said.medium, said.high),
         reuse_s=said.reuse_s,
         is_quiet=quiet.__contains__,

@@ -17,7 +17,7 @@ from gateway.identity.sessions.login_sessions import LoginSessions
 from gateway.identity.ssf.receiver import SignalReceiver, Source
 from gateway.identity.ssf.transmitter import SignalTransmitter, Stream
 from gateway.observability import log
-from gateway.wiring.resources import Shared
+from gateway.wiring.resources import ProcessResources
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Signals:
 
 def signals_of(
     config: Config,
-    shared: Shared,
+    shared: ProcessResources,
     logins: LoginSessions,
     transmitter: SignalTransmitter,
     undo: contextlib.AsyncExitStack,
@@ -52,7 +52,7 @@ def signals_of(
     return Signals(receivers, transmitter, tuple(config.shared_signals.transmit), reports)
 
 
-def transmitter_of(config: Config, shared: Shared, undo: contextlib.AsyncExitStack) -> SignalTransmitter:
+def transmitter_of(config: Config, shared: ProcessResources, undo: contextlib.AsyncExitStack) -> SignalTransmitter:
     """What tells those who follow. Raises ConfigError or ValueError; `undo` frees what it holds."""
     streams = []
     for name, told in config.shared_signals.transmit.items():

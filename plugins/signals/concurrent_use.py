@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 _RECENT = 6
 
@@ -34,10 +34,10 @@ class ConcurrentUse:
         self.bound = weight
         self._window_s, self._weight = window_s, weight
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory` is {"p": [[pair, time it was last seen], ...], latest last, "x": [time, weight]}."""
         if seen.kind != "session" or seen.bound:
-            return Sighting((), memory, memory)
+            return SignalResult((), memory, memory)
         pair = f"{seen.place} {seen.ja4_b}"
         before = memory.get("p", ())
         recent = [item for item in before if 0 <= seen.now - item[1] <= self._window_s]
@@ -50,8 +50,8 @@ class ConcurrentUse:
         terms = (RiskTerm(self.name, value, "two places in turn, within seconds"),) if value else ()
         # A pair that stays the same is not written anew: it takes one turn more to see the next holder.
         if before and before[-1][0] == pair and tuple(memory.get("x", (0.0, 0.0))) == (at, value):
-            return Sighting(terms, memory, memory)
+            return SignalResult(terms, memory, memory)
         following: dict[str, Any] = {"p": [*recent, [pair, seen.now]][-_RECENT:]}
         if value:
             following["x"] = [at, value]
-        return Sighting(terms, following, following)
+        return SignalResult(terms, following, following)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 _DIGITS = re.compile(r"[0-9]+(?:[._][0-9]+)*")
 # Strongest first: what a browser cannot change while it runs, then what moves with its holder.
@@ -35,22 +35,22 @@ class CookieTheft:
         self.bound = 9.0 * factor
         self._factor = factor
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory` is the picture: name -> value, "" for what was not there."""
         if seen.kind != "session" or seen.bound:
-            return Sighting((), memory, memory)
+            return SignalResult((), memory, memory)
         picture = _picture(seen)
         if seen.protocol == "websocket" and memory:
             picture["hints"] = memory["hints"]  # browsers send none there
         if not memory:
-            return Sighting((), picture, picture)
+            return SignalResult((), picture, picture)
         if picture == memory:
-            return Sighting((), memory, memory)
+            return SignalResult((), memory, memory)
         odd = [name for name in _WEIGHTS if picture[name] != memory[name]]
         if "agent" in odd:
             odd = [name for name in odd if name != "version"]
         terms = tuple(RiskTerm(f"{self.name}_{name}", _WEIGHTS[name] * self._factor, _WHY[name]) for name in odd)
-        return Sighting(terms, memory, picture)
+        return SignalResult(terms, memory, picture)
 
 
 _WHY = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 
 class CountryChange:
@@ -29,15 +29,15 @@ class CountryChange:
         self.bound = max(weight, unknown)
         self._weight, self._unknown = weight, unknown
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory` is {"c": country, "" for unknown}; inside the company there is nothing to compare."""
         if seen.at_home:
-            return Sighting((), memory, memory)
+            return SignalResult((), memory, memory)
         here = seen.network.country or ""
         there = memory.get("c", here)
         learned = memory if memory.get("c") == here else {"c": here}
         if here == there:
-            return Sighting((), memory or learned, learned)
+            return SignalResult((), memory or learned, learned)
         value = self._weight if here and there else self._unknown
         term = RiskTerm(self.name, value, f"{here or 'unknown'}, was {there or 'unknown'}")
-        return Sighting((term,), memory, learned)
+        return SignalResult((term,), memory, learned)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 _KEPT = 32
 
@@ -35,15 +35,15 @@ class CredentialStuffing:
         self.bound = 2 * weight
         self._window_s, self._networks, self._weight = window_s, networks, weight
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory` is {"f": [[time, network], ...], oldest first}."""
         recent = [item for item in memory.get("f", ()) if 0 <= seen.now - item[0] <= self._window_s]
         if seen.failed:
             following = {"f": [*recent, [seen.now, seen.place]][-_KEPT:]}
-            return Sighting((), following, following)
+            return SignalResult((), following, following)
         places = {place for _, place in recent}
         if len(places) < self._networks and len(recent) < 10:  # noqa: PLR2004  (see the docstring)
-            return Sighting((), memory, memory)
+            return SignalResult((), memory, memory)
         value = self.bound if seen.place in places and not seen.at_home else self._weight
         why = f"{len(recent)} failed attempts at this account from {len(places)} networks"
-        return Sighting((RiskTerm(self.name, value, why),), memory, memory)
+        return SignalResult((RiskTerm(self.name, value, why),), memory, memory)

@@ -7,7 +7,7 @@ from math import asin, cos, radians, sin, sqrt
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 _EARTH_KM = 6_371.0
 _SESSIONS, _KEPT_S, _STEP_S = 8, 43_200.0, 300.0
@@ -39,11 +39,11 @@ class ImpossibleTravel:
         self.bound = 2 * weight
         self._speed_kmh, self._weight = speed_kmh, weight
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory`: session -> [time, country, latitude, longitude, radius, place, device]."""
         network = seen.network
         if seen.at_home or (network.country is None and network.latitude is None):
-            return Sighting((), memory, memory)
+            return SignalResult((), memory, memory)
         device = seen.device_id or f"{seen.ja4_b}|{seen.agent[-48:]}"
         radius_km = network.accuracy_km if network.accuracy_km is not None else _RADIUS_KM
         spot = [network.country or "", network.latitude, network.longitude, radius_km, seen.place, device]
@@ -55,7 +55,7 @@ class ImpossibleTravel:
             if value > worst:
                 worst, why = value, f"{spot[0] or '?'}, another session {there[0] or '?'}"
         terms = (RiskTerm(self.name, worst, why),) if worst else ()
-        return Sighting(terms, memory, self._with(memory, seen, spot))
+        return SignalResult(terms, memory, self._with(memory, seen, spot))
 
     def _judge(self, elapsed_s: float, there: list[Any], here: list[Any]) -> float:
         novel = (there[4] != here[4]) + (there[5] != here[5])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 _DAY_S = 86_400
 _DIGITS = re.compile(r"[0-9]+(?:[._][0-9]+)*")
@@ -39,7 +39,7 @@ class NewDevice:
         self._weight, self._enrolled = weight, enrolled
         self._days, self._most = days, most
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory`: device -> the day it was last seen. The first device of all is no news."""
         shape = _DIGITS.sub("#", seen.agent)[:160]
         name = f"device {seen.device_id}" if seen.device_id else f"{seen.ja4_b} {shape}"
@@ -50,7 +50,7 @@ class NewDevice:
             latest = sorted(known.items(), key=lambda item: item[1])[-(self._most - 1) :] if self._most > 1 else []
             learned = {**dict(latest), name: today}
         if not memory or name in known:
-            return Sighting((), memory, learned)
+            return SignalResult((), memory, learned)
         value = self._enrolled if seen.device_id else self._weight
         why = "an enrolled device" if seen.device_id else "a browser"
-        return Sighting((RiskTerm(self.name, value, f"{why} not seen with this person"),), memory, learned)
+        return SignalResult((RiskTerm(self.name, value, f"{why} not seen with this person"),), memory, learned)

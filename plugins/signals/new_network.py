@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 _DAY_S = 86_400
 
@@ -32,7 +32,7 @@ class NewNetwork:
         self.bound = weight
         self._days, self._most = days, most
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory`: network -> the day it was last seen. The first network of all is no news, and home never is."""
         today = int(seen.now // _DAY_S)
         known = {place: day for place, day in memory.items() if today - day <= self._days}
@@ -41,5 +41,5 @@ class NewNetwork:
             latest = sorted(known.items(), key=lambda item: item[1])[-(self._most - 1) :] if self._most > 1 else []
             learned = {**dict(latest), seen.place: today}
         if not memory or seen.at_home or seen.place in known:
-            return Sighting((), memory, learned)
-        return Sighting((RiskTerm(self.name, self.bound, seen.place or "unknown"),), memory, learned)
+            return SignalResult((), memory, learned)
+        return SignalResult((RiskTerm(self.name, self.bound, seen.place or "unknown"),), memory, learned)

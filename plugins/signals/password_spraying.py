@@ -7,7 +7,7 @@ from math import log2
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 _KEPT = 64
 
@@ -37,17 +37,17 @@ class PasswordSpraying:
         self.bound = 3 * weight
         self._window_s, self._accounts, self._weight = window_s, accounts, weight
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory`: account -> the time of its last failure."""
         recent = {account: at for account, at in memory.items() if 0 <= seen.now - at <= self._window_s}
         if seen.failed:
             account = seen.account or seen.subject
             recent.pop(account, None)
             following = dict([*recent.items(), (account, seen.now)][-_KEPT:])
-            return Sighting((), following, following)
+            return SignalResult((), following, following)
         others = len(recent.keys() - {seen.subject, seen.account})
         if others < self._accounts or seen.at_home:
-            return Sighting((), memory, memory)
+            return SignalResult((), memory, memory)
         value = min(self.bound, self._weight * (1 + log2(others / self._accounts)))
         why = "attempts at many accounts failed from this network"
-        return Sighting((RiskTerm(self.name, round(value, 1), why),), memory, memory)
+        return SignalResult((RiskTerm(self.name, round(value, 1), why),), memory, memory)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.core.decision import RiskTerm
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 
 _HOLDERS = 6
 _REPLAYS = frozenset({"factor_replayed", "login_expired", "token_replayed"})
@@ -36,16 +36,16 @@ class TokenReplay:
         self.bound = 8.0 * factor
         self._window_s, self._factor = window_s, factor
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
         """`memory` is {"h": {pair: last time}, "c": country of the first use, "t": twice until, "r": last replay}."""
         if seen.failed:
             again = {**memory, "r": seen.now} if seen.failed in _REPLAYS else memory
-            return Sighting((), again, again)
+            return SignalResult((), again, again)
         terms = []
         if 0 <= seen.now - memory.get("r", -1e12) < 60 * self._window_s:
             terms.append(RiskTerm(f"{self.name}_once", 2.0 * self._factor, "a one-time value was used again"))
         if seen.kind == "session" or seen.bound:
-            return Sighting(tuple(terms), memory, memory)
+            return SignalResult(tuple(terms), memory, memory)
         following = self._following(seen, memory)
         if following.get("t", 0.0) > seen.now:
             terms.append(RiskTerm(f"{self.name}_twice", 4.0 * self._factor, "two holders in turn, within seconds"))
@@ -53,7 +53,7 @@ class TokenReplay:
         if here and following["c"] and here != following["c"]:
             terms.append(RiskTerm(f"{self.name}_place", 2.0 * self._factor, f"{here}, first used in {following['c']}"))
         learned = following if not here or following["c"] == here else {**following, "c": here}
-        return Sighting(tuple(terms), following, learned)
+        return SignalResult(tuple(terms), following, learned)
 
     def _following(self, seen: Observation, memory: Mapping[str, Any]) -> Mapping[str, Any]:
         pair = f"{seen.place} {seen.ja4_b}"

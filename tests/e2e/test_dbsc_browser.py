@@ -107,7 +107,7 @@ def _run(folder: Path, *command: str) -> str:
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalRequest:
     facts: RequestFacts
     device: Device | None = None
 
@@ -153,7 +153,7 @@ class Site:
 
     async def answer(self, facts: RequestFacts) -> Reply:
         if facts.path.startswith("/.gateway/"):
-            return await answer_local(self.app, Local(facts), b"")
+            return await answer_local(self.app, LocalRequest(facts), b"")
         if facts.path == "/arrive":
             identity = Identity(ISSUER, "ada", "session", "sid", time.time() + 900)
             login = await self.logins.create(identity, "", Tokens("at", None, "id", None), device_id="", agent="")

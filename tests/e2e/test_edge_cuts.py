@@ -23,7 +23,7 @@ from gateway.core.ports.stores import StoreDown, subject_key
 from gateway.core.reasons import Refusal
 from gateway.core.subject import Device, Identity, Session
 from gateway.edge.mitm import reevaluation as live
-from gateway.edge.mitm.reevaluation import Watch
+from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 from gateway.obligations.plan import Obligations
 from tests.support.edge_clients import Http1, Http2, tls_context
 from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
@@ -106,7 +106,7 @@ class Watched:
 
     def __init__(self, world: World, running: Running, ports: Live, store: SqliteStore) -> None:
         self.world, self.running, self.ports, self.store = world, running, ports, store
-        self.watch = Watch(running.edge, store)
+        self.watch = ContinuousEvaluation(running.edge, store)
         self.tasks = world.run(self._start())
 
     async def _start(self) -> list[asyncio.Task[None]]:

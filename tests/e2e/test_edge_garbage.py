@@ -13,7 +13,7 @@ import pytest
 from mitmproxy.utils import typecheck
 
 from gateway.edge.mitm.connection import ClientConnection
-from gateway.edge.mitm.http_layer import HttpEdge
+from gateway.edge.mitm.http_layer import GatewayHttpLayer
 from gateway.edge.mitm.stream import Stream
 from tests.support.edge_clients import Http1, Http2
 from tests.support.edge_upstreams import Http1Upstream, Seen, Talk
@@ -69,4 +69,4 @@ def test_nothing_is_left_for_the_collector(running, no_collector, speak, path):
     for _ in range(COUNT):
         speak(running, path)
     running.until(lambda: not running.edge.connections)
-    running.until(lambda: not sum(map(there, (ClientConnection, HttpEdge, Stream))))
+    running.until(lambda: not sum(map(there, (ClientConnection, GatewayHttpLayer, Stream))))

@@ -29,7 +29,7 @@ from gateway.policy.contract import build_document
 from gateway.policy.decider import Decider
 from gateway.policy.engines.embedded import EmbeddedEngine
 from gateway.risk.assessor import Assessor
-from gateway.risk.login_pattern import Logins
+from gateway.risk.login_pattern import LoginPatternModel
 from gateway.risk.memory import RiskMemory
 from plugins.signals import builtin
 from tests.support.paths import ROOT, VECTORS
@@ -88,7 +88,7 @@ class World:
         return Assessor(
             RiskMemory(SqliteDocuments(self.store), self.clock.wall),
             builtin(),
-            logins=Logins(),
+            logins=LoginPatternModel(),
             clock=self.clock.wall,
             monotonic=self.clock.counter,
         )

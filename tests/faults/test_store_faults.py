@@ -23,7 +23,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from gateway.adapters.sqlite.store import SqliteStore
-from gateway.core.ports_old import DeviceRecord, SessionRecord
+from gateway.core.ports.stores import DeviceRecord, SessionRecord
 
 async def main(path, worker):
     store = SqliteStore(Path(path), bytes(32))
@@ -42,7 +42,7 @@ LIMITED = """
 import asyncio, resource, signal, sys
 from pathlib import Path
 from gateway.adapters.sqlite.store import SqliteStore
-from gateway.core.ports_old import DeviceRecord, StoreDown
+from gateway.core.ports.stores import DeviceRecord, StoreDown
 
 async def main(path):
     store = SqliteStore(Path(path), bytes(32))

@@ -37,10 +37,10 @@ from gateway.identity.devices.ca_files import found_pki
 from gateway.identity.oidc.relying_party import Tokens
 from gateway.identity.sessions.cookies import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession
-from gateway.pipeline.verdicts import Ask, Local
+from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
 from gateway.replies.replies import Reply
 from gateway.server import worker
-from gateway.wiring import Shared
+from gateway.wiring import ProcessResources
 from tests.support.paths import POLICIES
 
 pytestmark = pytest.mark.timeout(110)
@@ -136,7 +136,7 @@ class Site:
 
     async def _open(self, path: Path) -> None:
         config = load(path)
-        self.shared = await Shared.open(config, Uncounted())  # type: ignore[arg-type]
+        self.shared = await ProcessResources.open(config, Uncounted())  # type: ignore[arg-type]
         self.generation = await worker.build(config, self.shared)
         self.gateway = self.generation.gateway
         self.fresh_limits()
@@ -171,7 +171,7 @@ class Site:
     async def ask(self, method: str, target: str, head: list[tuple[str, str]], body: bytes) -> Reply:
         """What the edge would send, had the handshake proven the device. Raises what an endpoint raises."""
         verdict = await self.judge(method, target, head)
-        if not isinstance(verdict, Local):
+        if not isinstance(verdict, LocalRequest):
             assert isinstance(verdict, Reply), verdict
             return verdict
         device = DEVICE if secrets.randbits(1) else None
@@ -208,7 +208,7 @@ class Site:
         """A page of the wiki that waits: its id, and the browser's binding cookie."""
         head = [("host", WIKI), ("accept", "text/html"), ("sec-fetch-mode", "navigate")]
         verdict = await self.judge("GET", "/page", head)
-        assert isinstance(verdict, Ask), verdict
+        assert isinstance(verdict, InteractionRequired), verdict
         assert self.gateway.people.sign_ins is not None
         way = await self.gateway.people.sign_ins.login.hold(verdict.facts, verdict.route, b"", step_up=demand)
         assert isinstance(way, Redirect)

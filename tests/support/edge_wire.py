@@ -17,13 +17,13 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest, RequestFacts
 from gateway.core.routes import Route
 from gateway.edge.mitm.http1 import Abort
-from gateway.edge.mitm.http_layer import HttpEdge, Interrupt
+from gateway.edge.mitm.http_layer import GatewayHttpLayer, Interrupt
 from gateway.edge.mitm.stream import Exchange, Stream
-from gateway.edge.mitm.upstream_pool import Upstream
+from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.obligations.plan import NO_PLAN, Plan
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline
-from gateway.pipeline.verdicts import Local
+from gateway.pipeline.verdicts import LocalRequest
 from gateway.replies.replies import Reply, deny
 
 SETTINGS = SimpleNamespace(proxy_debug=False, validate_inbound_headers=True, normalize_outbound_headers=True)
@@ -43,14 +43,14 @@ class Wire:
         route: Route | None = None,
     ) -> None:
         protocol = "h2" if http2_upstream else "http1"
-        self.upstream_ = Upstream("svc", UpstreamConfig(urls=("http://127.0.0.1:1",), protocol=protocol))
+        self.upstream_ = UpstreamPool("svc", UpstreamConfig(urls=("http://127.0.0.1:1",), protocol=protocol))
         self.route = route or Route("svc", "a.example", upstream="svc")
         self.client = Client(
             peername=("10.0.0.9", 1), sockname=("127.0.0.1", 443), state=ConnectionState.OPEN, timestamp_start=0
         )
         self.client.gateway = self  # type: ignore[attr-defined]
         self.peer = Peer("10.0.0.9", 1, sni="a.example")
-        self.http = HttpEdge(Context(self.client, SETTINGS), Stream, 10, 4096)  # type: ignore[arg-type]
+        self.http = GatewayHttpLayer(Context(self.client, SETTINGS), Stream, 10, 4096)  # type: ignore[arg-type]
         self.answer, self.plan, self.dial_error = judge or self.allow, plan, dial_error
         self.pipeline = Pipeline(*[NOTHING] * 14)
         self.draining = False
@@ -155,14 +155,14 @@ class Wire:
         exchange.over = True
         self.over.append(exchange)
 
-    def upstream(self, _exchange: Exchange, verdict: Forward) -> Upstream:
+    def upstream(self, _exchange: Exchange, verdict: Forward) -> UpstreamPool:
         return self.upstream_
 
     def upstream_broke(self, exchange: Exchange) -> None:
         return
 
     def refuse(self, exchange: Exchange, code: str) -> Reply:
-        facts = exchange.verdict.facts if isinstance(exchange.verdict, Forward | Local) else None
+        facts = exchange.verdict.facts if isinstance(exchange.verdict, Forward | LocalRequest) else None
         return deny(facts, (code,), "id")
 
     def answered(self, exchange: Exchange, response: Any, bodyless: bool) -> Any:

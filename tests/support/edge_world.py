@@ -1,4 +1,4 @@
-"""A real edge over real TLS on loopback: the worker's own `Edge` with the real pipeline and small ports around it."""
+"""A real edge over real TLS on loopback: the worker's own `EdgeHost`, the real pipeline, small ports around it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
 from gateway.edge.mitm.connection import ClientConnection
 from gateway.edge.mitm.tls import ServerContexts
-from gateway.edge.mitm.upstream_pool import Upstream
+from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.endpoints import app as endpoints
 from gateway.obligations.plan import Obligations
 from gateway.pipeline.pipeline import Pipeline
-from gateway.server.worker import Edge
+from gateway.server.worker import EdgeHost
 
 HOST = "a.localhost"
 OTHER_HOST = "b.localhost"
@@ -232,7 +232,7 @@ class Counts:
         self.answers.append((service, status))
 
 
-class WatchedEdge(Edge):
+class WatchedEdge(EdgeHost):
     """The worker's edge; what crashes in it is kept, so that a test fails."""
 
     def __init__(self, generation: Any, metrics: Any) -> None:
@@ -353,7 +353,7 @@ class World:
         generation = SimpleNamespace(
             pipeline=made,
             contexts=ServerContexts(pairs, own.device_ca.cert_file),
-            upstreams={name: Upstream(name, item) for name, item in settings.items()},
+            upstreams={name: UpstreamPool(name, item) for name, item in settings.items()},
             endpoints=endpoints.build(nothing),
             config=SimpleNamespace(limits=bounds, listen=SimpleNamespace(drain_s=2.0)),
             gateway=SimpleNamespace(

@@ -27,9 +27,9 @@ from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity
 from gateway.demo.idp.token_issuer import Key
 from gateway.identity.account.sessions import OwnSessions
-from gateway.identity.login.flow import Granted, Login
-from gateway.identity.login.pending_requests import HeldRequests
-from gateway.identity.login.return_ticket import Handover
+from gateway.identity.login.flow import Login, LoginCompleted
+from gateway.identity.login.pending_requests import PendingRequests
+from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.oidc.client_auth import BasicCredential
 from gateway.identity.oidc.discovery import IssuerDirectory
 from gateway.identity.oidc.relying_party import RelyingParty
@@ -243,7 +243,7 @@ class Worker:
         documents, clock = world.documents, world.clock
         self.logins = LoginSessions(documents, world.store, clock, random)
         self.cookies = BrowserSessions(documents, clock, random)
-        self.held = HeldRequests(documents, clock, random, origin)
+        self.held = PendingRequests(documents, clock, random, origin)
         self.directories = []
         self.parties = []
         for provider, config in world.issuers:
@@ -254,7 +254,7 @@ class Worker:
             self.parties.append(RelyingParty(config, directory, provider, credential, back, clock))
         by_issuer = {party.config.issuer: party for party in self.parties}
         self.refresher = Refresher(self.logins, documents, by_issuer, clock, random)
-        self.handover = Handover(
+        self.handover = ReturnTickets(
             documents, self.cookies, self.logins, self.held, host=HOST, origin=origin, clock=clock, random=random
         )
         self.login = Login(
@@ -315,11 +315,11 @@ class World(Worker):
         browser.keep(HOST, begun.cookies)
         return begun.location
 
-    async def back(self, browser: Browser, url: str, slug: str | None = None) -> Granted | Refusal:
+    async def back(self, browser: Browser, url: str, slug: str | None = None) -> LoginCompleted | Refusal:
         """Back from the issuer."""
         facts = browser.facts(url)
         outcome = await self.login.callback(facts, browser.device, slug or facts.segments[-1])
-        if isinstance(outcome, Granted):
+        if isinstance(outcome, LoginCompleted):
             browser.keep(HOST, outcome.redirect.cookies)
         return outcome
 
@@ -336,7 +336,7 @@ class World(Worker):
     ) -> Redirect | Resume:
         """The whole way."""
         granted = await self.back(browser, self.provider.authorize(await self.to_issuer(browser, url, **request)))
-        assert isinstance(granted, Granted), granted
+        assert isinstance(granted, LoginCompleted), granted
         outcome = await self.arrive(browser, granted.redirect.location)
         assert not isinstance(outcome, Refusal), outcome
         return outcome

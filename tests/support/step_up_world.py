@@ -13,8 +13,8 @@ from gateway.core.decision import StepUp
 from gateway.core.navigation import Redirect
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
-from gateway.identity.account.factors import Changed, Overview, OwnFactors
-from gateway.identity.account.step_up import FACTORS, Question, StepUps
+from gateway.identity.account.factors import FactorChanged, Overview, OwnFactors
+from gateway.identity.account.step_up import FACTORS, StepUpPrompt, StepUps
 from gateway.identity.factors.store import Factors
 from plugins.factors import builtin
 from tests.support.login_world import HOST, WIKI, WIKI_ROUTE, Browser, Worker, World, origin
@@ -134,7 +134,7 @@ class Person:
     async def asked(self, url: str) -> Any:
         return await self.world.step_ups.look(self.facts(url), self.browser.device)
 
-    async def answer(self, question: Question, **form: str) -> Any:
+    async def answer(self, question: StepUpPrompt, **form: str) -> Any:
         assert question.begun is not None, question.error
         facts = self.facts(STEP_UP_PAGE, method="POST", **OWN)
         sent = {"csrf": question.csrf, "held": question.held.id, "kind": question.kind, "step": question.begun.id}
@@ -143,7 +143,7 @@ class Person:
 
     async def prove(self, url: str) -> Any:
         question = await self.asked(url)
-        assert isinstance(question, Question), question
+        assert isinstance(question, StepUpPrompt), question
         return await self.answer(question)
 
 
@@ -151,7 +151,7 @@ def as_json(value: Any) -> str:
     return json.dumps(value)
 
 
-def added(outcome: Any) -> Changed:
-    assert isinstance(outcome, Changed), outcome
+def added(outcome: Any) -> FactorChanged:
+    assert isinstance(outcome, FactorChanged), outcome
     assert outcome.what == "added"
     return outcome

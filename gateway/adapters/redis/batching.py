@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from gateway.adapters.redis.connection import BadReply, Command, Wire
+from gateway.adapters.redis.connection import BadReply, Command, RedisConnection
 from gateway.core.ports.stores import StoreDown
 
 _TOGETHER = 128  # commands in one exchange
@@ -25,7 +25,7 @@ class _Asked(NamedTuple):
     answer: asyncio.Future[Any]
 
 
-class Lane:
+class BatchedConnection:
     """One connection, opened when it is needed, and the commands that wait for it.
 
     `dial` opens it; `tail` are commands that follow each exchange, and `judge` raises StoreDown unless their replies
@@ -34,7 +34,7 @@ class Lane:
 
     def __init__(
         self,
-        dial: Callable[[], Awaitable[Wire]],
+        dial: Callable[[], Awaitable[RedisConnection]],
         judge: Callable[[Sequence[Any]], None],
         tail: Sequence[Command],
         *,
@@ -50,7 +50,7 @@ class Lane:
         self._again = again
         self._queue: deque[_Asked] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._wire: Wire | None = None
+        self._wire: RedisConnection | None = None
         self._is_closed = False
 
     async def ask(self, *command: bytes | str | float) -> Any:

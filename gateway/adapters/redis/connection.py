@@ -56,7 +56,7 @@ class _TlsConnection(_Connection, SSLConnection):
     """The same over TLS."""
 
 
-class Wire:
+class RedisConnection:
     """One connection to a server, signed in."""
 
     def __init__(self, connection: _Connection) -> None:
@@ -119,7 +119,7 @@ class Dialer:
             raise StoreDown(f"redis: most Sentinels name no master for {settings.sentinel.name}")
         return address
 
-    async def dial(self, address: Address) -> Wire:
+    async def dial(self, address: Address) -> RedisConnection:
         """A connection to the server at `address`. Raises StoreDown."""
         settings = self._settings
         return await self._open(address, settings.username, self._password, settings.database)
@@ -140,7 +140,9 @@ class Dialer:
         except (StoreDown, TimeoutError, ValueError, TypeError, IndexError):
             return None
 
-    async def _open(self, address: Address, username: str | None, password: SecretText | None, database: int) -> Wire:
+    async def _open(
+        self, address: Address, username: str | None, password: SecretText | None, database: int
+    ) -> RedisConnection:
         kind = _Connection if self._context is None else _TlsConnection
         connection = kind(
             host=address[0],
@@ -162,7 +164,7 @@ class Dialer:
             except _BROKEN as error:
                 raise StoreDown(f"redis: {_said(error)}") from None
             undo.pop_all()
-        return Wire(connection)
+        return RedisConnection(connection)
 
 
 def address_of(text: str) -> Address:

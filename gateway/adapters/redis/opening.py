@@ -11,7 +11,7 @@ from typing import NamedTuple
 from gateway.adapters.redis.documents import RedisDocuments
 from gateway.adapters.redis.server import RedisServer, Weakness
 from gateway.adapters.redis.store import RedisStore
-from gateway.adapters.stale_reads import GraceDocuments, GraceStore, Memory
+from gateway.adapters.stale_reads import GraceDocuments, GraceStore, StaleReadCache
 from gateway.config import StateStore
 from gateway.core.ports.documents import Documents
 from gateway.core.ports.stores import Store
@@ -47,7 +47,7 @@ async def open_redis(
     documents = RedisDocuments(store)
     if settings.on_down == "deny":
         return OpenRedis(store, documents)
-    memory = Memory(settings.grace_s, on_grace)
+    memory = StaleReadCache(settings.grace_s, on_grace)
     return OpenRedis(GraceStore(store, memory, clock), GraceDocuments(documents, memory))
 
 

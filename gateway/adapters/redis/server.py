@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.adapters.redis import scripts as lua
-from gateway.adapters.redis.batching import Lane
-from gateway.adapters.redis.connection import Address, BadReply, Command, Dialer, Wire
+from gateway.adapters.redis.batching import BatchedConnection
+from gateway.adapters.redis.connection import Address, BadReply, Command, Dialer, RedisConnection
 from gateway.adapters.sealing import Seal
 from gateway.config import StateStore
 from gateway.core.ports.stores import StoreDown, StoreLost
@@ -71,8 +71,10 @@ class RedisServer:
         epoch: Command = ("GET", lua.EPOCH)
         replicas: Command = ("WAIT", settings.replicas, int(settings.timeout_ms * _REPLICAS_SHARE))
         waits = (replicas,) if settings.replicas else ()
-        self._reads = Lane(self._dial, self._judge, [epoch], timeout_s=timeout_s, patience_s=timeout_s, again=True)
-        self._lists = Lane(
+        self._reads = BatchedConnection(
+            self._dial, self._judge, [epoch], timeout_s=timeout_s, patience_s=timeout_s, again=True
+        )
+        self._lists = BatchedConnection(
             self._dial,
             self._judge,
             [epoch],
@@ -80,7 +82,7 @@ class RedisServer:
             patience_s=timeout_s * _LIST_TIMES,
             again=True,
         )
-        self._writes = Lane(
+        self._writes = BatchedConnection(
             self._dial,
             self._judge_write,
             [*waits, epoch],
@@ -114,7 +116,7 @@ class RedisServer:
         """What a script that only reads answers."""
         return await self.read("EVALSHA", lua.NAMES[script], len(keys), *keys, *values)
 
-    async def subscription(self, channel: bytes) -> Wire:
+    async def subscription(self, channel: bytes) -> RedisConnection:
         """A connection that hears what is published; the caller closes it."""
         async with asyncio.timeout(self._settings.timeout_ms / 1000):
             wire = await self._dial()
@@ -220,7 +222,7 @@ class RedisServer:
     # ---- judging ----
 
     @property
-    def _lanes(self) -> tuple[Lane, ...]:
+    def _lanes(self) -> tuple[BatchedConnection, ...]:
         return self._reads, self._lists, self._writes
 
     def _refuse_if_flawed(self, *, to_write: bool = False) -> None:
@@ -230,7 +232,7 @@ class RedisServer:
         if flaw is not None and (not to_write or isinstance(flaw, StoreLost)):
             raise type(flaw)(str(flaw))
 
-    async def _dial(self) -> Wire:
+    async def _dial(self) -> RedisConnection:
         """A connection to the master, which was greeted and found good."""
         address = await self._dialer.master()
         async with contextlib.AsyncExitStack() as undo:

@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.demo.idp.accounts import API_CLIENT, APP_CLIENT, MACHINE_CLIENT, OTHER_PROJECT, PROJECT
-from gateway.demo.idp.token_issuer import LIFE_S, Key, TokenOffice
+from gateway.demo.idp.token_issuer import LIFE_S, Key, TokenIssuer
 from gateway.demo.zitadel.clients import BAD_CLIENT, basic, read_form
 from gateway.demo.zitadel.instance import HostGuard, Instance
 
@@ -37,8 +37,8 @@ _FAULTS = frozenset({"empty", "500", "garbage", "slow", "401", "issuer", "huge",
 type _Handler = Callable[[Request], Awaitable[Response]]
 
 
-class DevProvider(TokenOffice):
-    """The provider: everything of `TokenOffice`, an ASGI `app`, and faults to order.
+class DevProvider(TokenIssuer):
+    """The provider: everything of `TokenIssuer`, an ASGI `app`, and faults to order.
 
     `asked` counts requests by endpoint: "discovery", "keys", "token", "introspect".
     """

@@ -74,7 +74,7 @@ class Issued:
     claims: Mapping[str, Any]
 
 
-class TokenOffice:
+class TokenIssuer:
     """Issues tokens for `people` in the name of `issuer`; `clock` answers seconds since the epoch."""
 
     def __init__(self, issuer: str, clock: Callable[[], float]) -> None:

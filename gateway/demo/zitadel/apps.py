@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.demo.idp.accounts import ORG, PROJECT
-from gateway.demo.idp.token_issuer import Key, TokenOffice, snowflake
+from gateway.demo.idp.token_issuer import Key, TokenIssuer, snowflake
 from gateway.demo.zitadel.courier import Courier
 from gateway.demo.zitadel.wire import (
     EXISTS,
@@ -50,7 +50,7 @@ class App:
 class Apps:
     """What is registered; `holder` knows personal access tokens."""
 
-    def __init__(self, office: TokenOffice, courier: Courier, clock: Callable[[], float]) -> None:
+    def __init__(self, office: TokenIssuer, courier: Courier, clock: Callable[[], float]) -> None:
         self.by_client: dict[str, App] = {}
         self.projects: dict[str, dict[str, Any]] = {PROJECT: {"projectId": PROJECT, "name": "Acme"}}
         self.roles: dict[str, list[str]] = {PROJECT: ["staff", "admin", "guest"]}

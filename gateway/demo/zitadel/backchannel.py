@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-from gateway.demo.idp.token_issuer import TokenOffice, snowflake
+from gateway.demo.idp.token_issuer import TokenIssuer, snowflake
 from gateway.demo.zitadel.courier import Courier
 
 _EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -19,7 +19,7 @@ _DROPPED = 400
 class LogoutSender:
     """Tells clients that a session ended. `wait_s` lies between attempts."""
 
-    def __init__(self, office: TokenOffice, courier: Courier, clock: Callable[[], float], wait_s: float = 0.2) -> None:
+    def __init__(self, office: TokenIssuer, courier: Courier, clock: Callable[[], float], wait_s: float = 0.2) -> None:
         self.wait_s = wait_s
         self._office, self._courier, self._clock = office, courier, clock
 

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from gateway.demo.idp.token_issuer import LoginSession, TokenOffice, snowflake
+from gateway.demo.idp.token_issuer import LoginSession, TokenIssuer, snowflake
 from gateway.demo.zitadel.apps import JWT, App
 from gateway.demo.zitadel.clients import BAD_CLIENT, Clients, read_form
 from gateway.demo.zitadel.events import EventLog
@@ -46,7 +46,7 @@ class Grants:
 
     def __init__(
         self,
-        office: TokenOffice,
+        office: TokenIssuer,
         clients: Clients,
         pages: LoginPages,
         sessions: Sessions,

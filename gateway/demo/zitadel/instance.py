@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.demo.idp.accounts import APP_CLIENT, SECOND_CLIENT
-from gateway.demo.idp.token_issuer import TokenOffice
+from gateway.demo.idp.token_issuer import TokenIssuer
 from gateway.demo.zitadel.actions import Actions
 from gateway.demo.zitadel.apps import JWT, OPAQUE, App, Apps
 from gateway.demo.zitadel.backchannel import LogoutSender
@@ -36,7 +36,7 @@ type Handler = Callable[[Request], Awaitable[Response]]
 class Instance:
     """One instance over one token office."""
 
-    def __init__(self, office: TokenOffice, clock: Callable[[], float]) -> None:
+    def __init__(self, office: TokenIssuer, clock: Callable[[], float]) -> None:
         self.office = office
         self.switches = Switches()
         self.courier = Courier(self.switches)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.demo.idp.token_issuer import Key, TokenOffice
+from gateway.demo.idp.token_issuer import Key, TokenIssuer
 from gateway.demo.zitadel.wire import NOT_FOUND, PRECONDITION, ApiError, Call, Endpoint
 
 
@@ -14,7 +14,7 @@ class WebKeys:
     The office's first key is the active one.
     """
 
-    def __init__(self, office: TokenOffice) -> None:
+    def __init__(self, office: TokenIssuer) -> None:
         self._office = office
         self._used = {office.keys[0].kid}
 

@@ -29,19 +29,19 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge.mitm import messages
 from gateway.edge.mitm.http1 import Abort, ClientHttp1, Linger, Release
-from gateway.edge.mitm.http_layer import ClientHttp2, HttpEdge, Interrupt
+from gateway.edge.mitm.http_layer import ClientHttp2, GatewayHttpLayer, Interrupt
 from gateway.edge.mitm.sockets import discard_unsent
 from gateway.edge.mitm.stream import Exchange, Stream
-from gateway.edge.mitm.tls import TlsEdge, ja4
-from gateway.edge.mitm.upstream_connections import HIGH_BYTES, Legs
-from gateway.edge.mitm.upstream_pool import Upstream
+from gateway.edge.mitm.tls import GatewayTlsLayer, ja4
+from gateway.edge.mitm.upstream_connections import HIGH_BYTES, UpstreamConnections
+from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.endpoints.app import Resuming, answer_local
 from gateway.pipeline.headers import Forward
-from gateway.pipeline.verdicts import Ask, Local
+from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
 from gateway.replies.replies import Reply
 
 if TYPE_CHECKING:
-    from gateway.server.worker import Edge
+    from gateway.server.worker import EdgeHost
 
 _LINGER_S = 2.0
 _SWITCHING = 101
@@ -64,9 +64,9 @@ logger = logging.getLogger("gateway.edge")
 class ClientConnection(asyncio.Protocol):
     """One client connection with everything that happens on it."""
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: EdgeHost) -> None:
         self.edge = edge
-        self.legs = Legs(self)
+        self.legs = UpstreamConnections(self)
         self.exchanges: dict[int, Exchange] = {}
         self.opened_at = self.active_at = time.monotonic()
         self.established = False
@@ -95,9 +95,9 @@ class ClientConnection(asyncio.Protocol):
         )
         self.client.gateway = self  # type: ignore[attr-defined]
         context = Context(self.client, _OPTIONS)  # type: ignore[arg-type]
-        self.tls = TlsEdge(context)
+        self.tls = GatewayTlsLayer(context)
         limits = self.edge.limits
-        self.http = HttpEdge(context, Stream, limits.streams, limits.header_kib << 10)
+        self.http = GatewayHttpLayer(context, Stream, limits.streams, limits.header_kib << 10)
         self.tls.child_layer = self.http
         if not self.edge.arrived(self):
             self.transport.abort()
@@ -297,12 +297,12 @@ class ClientConnection(asyncio.Protocol):
         verdict, body = exchange.verdict, bytes(exchange.body)
         pipeline = exchange.gateway.pipeline
         added: tuple[tuple[str, str], ...] = ()
-        if isinstance(verdict, Local):
+        if isinstance(verdict, LocalRequest):
             verdict = await pipeline.own(answer_local(exchange.gateway.endpoints, verdict, body), verdict.facts)
             if isinstance(verdict, Resuming):
                 resume, exchange.has_body = verdict.resume, False
                 verdict, body, added = await pipeline.judge(resume.raw, self.peer), resume.body, resume.added
-        if isinstance(verdict, Ask):
+        if isinstance(verdict, InteractionRequired):
             verdict = await pipeline.ask(verdict, body)
         if isinstance(verdict, Forward):
             exchange.body[:] = body
@@ -329,15 +329,15 @@ class ClientConnection(asyncio.Protocol):
             self.edge.finished(exchange)
 
     @staticmethod
-    def upstream(exchange: Exchange, verdict: Forward) -> Upstream:
+    def upstream(exchange: Exchange, verdict: Forward) -> UpstreamPool:
         """The upstream of a verdict, of the generation that judged: the name may be another's by now, or nobody's."""
         return exchange.gateway.upstreams[verdict.route.upstream]
 
     def refuse(self, exchange: Exchange, code: str) -> Reply:
         """A denial from the edge itself."""
         verdict = exchange.verdict
-        facts = verdict.facts if isinstance(verdict, Forward | Local | Ask) else None
-        decision_id = verdict.decision_id if isinstance(verdict, Forward | Ask) else ""
+        facts = verdict.facts if isinstance(verdict, Forward | LocalRequest | InteractionRequired) else None
+        decision_id = verdict.decision_id if isinstance(verdict, Forward | InteractionRequired) else ""
         return self.edge.gateway.pipeline.refuse(facts, code, decision_id)
 
     def upstream_broke(self, exchange: Exchange) -> None:
@@ -435,7 +435,10 @@ class ClientConnection(asyncio.Protocol):
                     self.pump(Interrupt(exchange.stream_id, "request_timeout"))
             elif exchange.waiting_since is not None and not exchange.has_body and now - exchange.waiting_since > wait_s:
                 self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
-        elif isinstance(verdict, Local | Ask) and now - exchange.started > self.edge.limits.header_s:
+        elif (
+            isinstance(verdict, LocalRequest | InteractionRequired)
+            and now - exchange.started > self.edge.limits.header_s
+        ):
             self._abort_all()
 
     def goodbye(self) -> None:

@@ -15,7 +15,7 @@ from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 from gateway.edge.mitm.http1 import Abort, ClientHttp1, Linger, Release, UpstreamHttp1
 
 if TYPE_CHECKING:
-    from gateway.edge.mitm.upstream_pool import Upstream
+    from gateway.edge.mitm.upstream_pool import UpstreamPool
 
 Commands = layer.CommandGenerator[Any]
 DISCARD_BYTES = 1 << 16
@@ -38,7 +38,7 @@ class Interrupt(events.Event):
 class DialUpstream(mitm.GetHttpConnection):
     """A wish for a connection to one address of one upstream."""
 
-    def __init__(self, upstream: Upstream, address: tuple[str, int], *, fresh: bool) -> None:
+    def __init__(self, upstream: UpstreamPool, address: tuple[str, int], *, fresh: bool) -> None:
         super().__init__(address, False, None)
         self.upstream = upstream
         self.fresh = fresh
@@ -126,7 +126,7 @@ class UpstreamLayer(mitm.HttpClient):
         yield mitm.RegisterHttpConnection(self.context.server, error)
 
 
-class HttpEdge(mitm.HttpLayer):
+class GatewayHttpLayer(mitm.HttpLayer):
     """All requests of one client connection."""
 
     def __init__(self, context: Context, stream_class: type[Any], streams: int, head_bytes: int) -> None:

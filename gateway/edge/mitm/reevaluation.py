@@ -22,7 +22,7 @@ from gateway.pipeline.headers import Forward
 
 if TYPE_CHECKING:
     from gateway.edge.mitm.connection import ClientConnection
-    from gateway.server.worker import Edge
+    from gateway.server.worker import EdgeHost
 
 DOUBT_S = 10.0
 _LOOK_S, _RETRY_S = 1.0, 0.2
@@ -43,10 +43,10 @@ _DOUBTS = frozenset(
 type _Open = tuple[ClientConnection, Exchange]
 
 
-class Watch:
+class ContinuousEvaluation:
     """Judges the open requests of one worker. `follow` and `turns` run for ever."""
 
-    def __init__(self, edge: Edge, changes: Changes) -> None:
+    def __init__(self, edge: EdgeHost, changes: Changes) -> None:
         self._edge = edge
         self._changes = changes
         self._work: set[asyncio.Task[None]] = set()

@@ -26,7 +26,7 @@ from gateway.edge.mitm.http1 import Abort
 from gateway.edge.mitm.http_layer import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, is_bodyless
 from gateway.edge.mitm.sockets import unsent_bytes
 from gateway.pipeline.headers import Forward
-from gateway.pipeline.verdicts import Ask, Local, Verdict
+from gateway.pipeline.verdicts import InteractionRequired, LocalRequest, Verdict
 from gateway.replies.replies import Reply, grpc_status
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Stream(mitm.HttpStream):
         verdict = self.exchange.verdict
         if isinstance(verdict, Forward):
             yield from self.forward(verdict, ended=event.end_stream)
-        elif isinstance(verdict, Local | Ask):
+        elif isinstance(verdict, LocalRequest | InteractionRequired):
             self.client_state = self.state_collect_request
         else:
             refused = verdict if isinstance(verdict, Reply) else self.edge.refuse(self.exchange, "gateway_error")
@@ -193,7 +193,7 @@ class Stream(mitm.HttpStream):
         exchange = self.exchange
         if isinstance(event, http_events.RequestData):
             exchange.body += event.data
-            asked = exchange.verdict if isinstance(exchange.verdict, Ask) else None
+            asked = exchange.verdict if isinstance(exchange.verdict, InteractionRequired) else None
             if len(exchange.body) > (LOCAL_BODY_BYTES if asked is None else ASK_BODY_BYTES):
                 yield from self.reply(self.edge.refuse(exchange, "body_too_large") if asked is None else asked.reply)
         elif isinstance(event, http_events.RequestEndOfMessage):

@@ -88,7 +88,7 @@ def _choose(_connection: SSL.Connection, offered: list[bytes]) -> Any:
     return next((name for name in _ALPN if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 
-class TlsEdge(ClientTLSLayer):
+class GatewayTlsLayer(ClientTLSLayer):
     """mitmproxy's TLS layer at the front of the connection, with nothing behind it but HTTP."""
 
     def __init__(self, outer: context.Context) -> None:

@@ -10,7 +10,7 @@ from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.proxy import commands, events
 
 from gateway.edge.mitm.http_layer import ClientHttp2, UpstreamHttp2
-from gateway.edge.mitm.upstream_pool import Upstream
+from gateway.edge.mitm.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
     from gateway.edge.mitm.connection import ClientConnection
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 HIGH_BYTES = 1 << 18
 
 
-class UpstreamLeg(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """One TCP (or TLS) connection to an upstream; it belongs to one client connection, or to the pool."""
 
-    def __init__(self, upstream: Upstream, address: tuple[str, int]) -> None:
+    def __init__(self, upstream: UpstreamPool, address: tuple[str, int]) -> None:
         self.upstream = upstream
         self.address = address
         self.owner: ClientConnection | None = None
@@ -92,15 +92,15 @@ class UpstreamLeg(asyncio.Protocol):
             self.owner.legs.balance()
 
 
-class Legs:
+class UpstreamConnections:
     """The upstream connections that one client connection holds at the moment."""
 
     def __init__(self, client: ClientConnection) -> None:
         self._client = client
-        self._open: dict[Connection, UpstreamLeg] = {}
+        self._open: dict[Connection, UpstreamConnection] = {}
         self.uploads_wait = False
 
-    def get(self, connection: Connection) -> UpstreamLeg | None:
+    def get(self, connection: Connection) -> UpstreamConnection | None:
         """The open leg behind mitmproxy's connection object."""
         return self._open.get(connection)
 
@@ -123,7 +123,7 @@ class Legs:
     def open(self, command: commands.OpenConnection) -> None:
         """Take an idle connection from the pool, or dial."""
         server = command.connection
-        upstream: Upstream = server.upstream  # type: ignore[attr-defined]
+        upstream: UpstreamPool = server.upstream  # type: ignore[attr-defined]
         address = cast("tuple[str, int]", server.address)
         leg = None if upstream.http2 or server.fresh else upstream.take(address)  # type: ignore[attr-defined]
         if leg is not None:
@@ -132,13 +132,13 @@ class Legs:
         else:
             self._client.spawn(self._dial(command, upstream, address))
 
-    async def _dial(self, command: commands.OpenConnection, upstream: Upstream, address: tuple[str, int]) -> None:
+    async def _dial(self, command: commands.OpenConnection, upstream: UpstreamPool, address: tuple[str, int]) -> None:
         error: str | None = None
         client = self._client
         try:
             async with asyncio.timeout(upstream.settings.connect_timeout_s):
                 _, leg = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamLeg(upstream, address),
+                    lambda: UpstreamConnection(upstream, address),
                     *address,
                     ssl=upstream.context,
                     server_hostname=upstream.server_name,
@@ -160,7 +160,7 @@ class Legs:
         else:
             self._connected(command, leg)
 
-    def _connected(self, command: commands.OpenConnection, leg: UpstreamLeg) -> None:
+    def _connected(self, command: commands.OpenConnection, leg: UpstreamConnection) -> None:
         server = command.connection
         leg.owner, leg.server = self._client, server
         server.state = ConnectionState.OPEN

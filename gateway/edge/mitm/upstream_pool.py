@@ -17,7 +17,7 @@ from gateway.edge.mitm import messages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.edge.mitm.upstream_connections import UpstreamLeg
+    from gateway.edge.mitm.upstream_connections import UpstreamConnection
     from gateway.pipeline.headers import Forward
 
 Address = tuple[str, int]
@@ -25,7 +25,7 @@ _POOL_SIZE = 64
 _BENCH_S = 5.0
 
 
-class Upstream:
+class UpstreamPool:
     """One service's own addresses. The healthy ones take turns; with none healthy all are tried."""
 
     def __init__(self, name: str, settings: config.Upstream) -> None:
@@ -44,7 +44,7 @@ class Upstream:
         self.context = self._context() if self.tls else None
         self._turn = 0
         self._down_until: dict[Address, float] = {}
-        self._idle: collections.deque[tuple[float, UpstreamLeg]] = collections.deque()
+        self._idle: collections.deque[tuple[float, UpstreamConnection]] = collections.deque()
         self._closed = False
 
     def _context(self) -> ssl.SSLContext:
@@ -119,7 +119,7 @@ class Upstream:
         """The name the upstream's certificate must have, None to take each address's own."""
         return self.settings.server_name if self.tls else None
 
-    def take(self, address: Address) -> UpstreamLeg | None:
+    def take(self, address: Address) -> UpstreamConnection | None:
         """An idle connection to `address` that is still good, None without one."""
         now = time.monotonic()
         for _ in range(len(self._idle)):
@@ -132,7 +132,7 @@ class Upstream:
                 self._idle.appendleft((since, leg))
         return None
 
-    def give(self, leg: UpstreamLeg) -> None:
+    def give(self, leg: UpstreamConnection) -> None:
         """Keep a clean idle connection for somebody else."""
         if self._closed:
             leg.abort()

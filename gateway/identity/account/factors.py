@@ -18,10 +18,10 @@ from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
 from gateway.identity.account.sessions import Mine, OwnSessions
 from gateway.identity.account.step_up import FACTORS, StepUps, answer_of, named, owner_of, shown, would_do
-from gateway.identity.factors.store import MOST_FACTORS, PROOF_LIFE_S, Begun, EnrolledFactor, Factors, Proof
+from gateway.identity.factors.store import MOST_FACTORS, PROOF_LIFE_S, EnrolledFactor, Factors, PendingChallenge, Proof
 from gateway.identity.login.flow import HOME, Login, fields_of
-from gateway.identity.login.pending_requests import Held, HeldRequests
-from gateway.identity.login.return_ticket import STEP_UP, Handover
+from gateway.identity.login.pending_requests import PendingRequest, PendingRequests
+from gateway.identity.login.return_ticket import STEP_UP, ReturnTickets
 from gateway.identity.sessions.login_sessions import LoginSession
 
 
@@ -39,10 +39,10 @@ class Overview:
     addable: Sequence[tuple[str, bool]]
     needs_proof: bool
     provable: Sequence[str]
-    held: Held | None
+    held: PendingRequest | None
     csrf: str = field(repr=False)
-    asked: Begun | None = None
-    begun: Begun | None = None
+    asked: PendingChallenge | None = None
+    begun: PendingChallenge | None = None
     error: str = ""
 
     def document(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Overview:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class FactorChanged:
     """Something happened to the factor `kind`: `what` is "added", "removed" or "proven"; `redirect` leads on."""
 
     login: LoginSession
@@ -79,7 +79,7 @@ class Changed:
     redirect: Redirect
 
 
-type Outcome = Changed | Overview | Redirect | Refusal
+type Outcome = FactorChanged | Overview | Redirect | Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Visit:
     facts: RequestFacts
     device: Device | None
     mine: Mine
-    held: Held | None
+    held: PendingRequest | None
     form: Mapping[str, str]
 
     @property
@@ -105,8 +105,8 @@ class OwnFactors:
         factors: Factors,
         step_ups: StepUps,
         login: Login,
-        held: HeldRequests,
-        handover: Handover,
+        held: PendingRequests,
+        handover: ReturnTickets,
         own: OwnSessions,
         clock: Callable[[], float],
     ) -> None:
@@ -184,12 +184,12 @@ class OwnFactors:
             # What was shown was shown once; the same question may be answered again.
             again = new.reason == "factor_invalid" and plugin is not None and plugin.enrol_tries > 1
             return await self._overview(
-                visit.mine, visit.held, begun=Begun(step, kind, 0.0, {}) if again else None, error=new.reason
+                visit.mine, visit.held, begun=PendingChallenge(step, kind, 0.0, {}) if again else None, error=new.reason
             )
         amr = tuple(sorted(self._factors.kinds[new.kind].enrol_amr))
         is_first = len(await self._factors.enrolled(owner)) == 1
         if not amr or not (is_first or _is_enough(visit.held, amr)):
-            return Changed(visit.login, "added", new.kind, self._back(visit.held))
+            return FactorChanged(visit.login, "added", new.kind, self._back(visit.held))
         proof = Proof(owner.issuer, owner.subject, new.id, new.kind, amr, self._clock())
         return await self._proven(visit, proof, "added")
 
@@ -214,11 +214,11 @@ class OwnFactors:
         refusal = await self._factors.remove(owner, factor_id, await self._step_ups.proof_of(visit.login))
         if refusal is not None:
             return await self._no(visit, refusal)
-        return Changed(visit.login, "removed", kind, self._back(visit.held))
+        return FactorChanged(visit.login, "removed", kind, self._back(visit.held))
 
     # ---- what follows ----
 
-    async def _proven(self, visit: _Visit, proof: Proof, what: str) -> Changed | Refusal:
+    async def _proven(self, visit: _Visit, proof: Proof, what: str) -> FactorChanged | Refusal:
         """A proof counts for the session too; a new factor that is enough for the waiting request leads on to it."""
         held = visit.held if what == "added" and _is_enough(visit.held, proof.amr) else None
         demand = held.step_up if held is not None else None
@@ -228,7 +228,7 @@ class OwnFactors:
             return raised
         login, cookies = raised
         way = self._back(visit.held, cookies) if held is None else await self._step_ups.onward(login, held, cookies)
-        return Changed(login, what, proof.kind, way)
+        return FactorChanged(login, what, proof.kind, way)
 
     async def _no(self, visit: _Visit, refusal: Refusal) -> Overview:
         return await self._overview(visit.mine, visit.held, error=refusal.reason)
@@ -239,16 +239,16 @@ class OwnFactors:
         return await self._login.hold(visit.facts, None, b"", fresh=True)
 
     @staticmethod
-    def _back(held: Held | None, cookies: tuple[str, ...] = ()) -> Redirect:
+    def _back(held: PendingRequest | None, cookies: tuple[str, ...] = ()) -> Redirect:
         return Redirect(FACTORS if held is None else f"{FACTORS}?{urlencode({'held': held.id})}", cookies)
 
     async def _overview(
         self,
         mine: Mine,
-        held: Held | None,
+        held: PendingRequest | None,
         *,
-        asked: Begun | None = None,
-        begun: Begun | None = None,
+        asked: PendingChallenge | None = None,
+        begun: PendingChallenge | None = None,
         error: str = "",
     ) -> Overview:
         login = mine.current
@@ -275,7 +275,7 @@ class OwnFactors:
         )
 
 
-def _is_enough(held: Held | None, amr: Sequence[str]) -> bool:
+def _is_enough(held: PendingRequest | None, amr: Sequence[str]) -> bool:
     """Whether a request waits, and this is what it waits for."""
     demand = held.step_up if held is not None else None
     return demand is not None and would_do(demand, amr)

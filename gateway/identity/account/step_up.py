@@ -24,10 +24,10 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
 from gateway.identity.account.sessions import OwnSessions
-from gateway.identity.factors.store import PROOF_LIFE_S, Begun, EnrolledFactor, Factors, Proof
+from gateway.identity.factors.store import PROOF_LIFE_S, EnrolledFactor, Factors, PendingChallenge, Proof
 from gateway.identity.login.flow import fields_of
-from gateway.identity.login.pending_requests import Held, HeldRequests
-from gateway.identity.login.return_ticket import STEP_UP, Handover
+from gateway.identity.login.pending_requests import PendingRequest, PendingRequests
+from gateway.identity.login.return_ticket import STEP_UP, ReturnTickets
 from gateway.identity.sessions.cookies import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
@@ -38,7 +38,7 @@ _TOO_WEAK = Refusal("factor_insufficient")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class StepUpPrompt:
     """What a person is asked before a held request goes on; `error` is why they are asked again, "" for the first time.
 
     `usable` are the labels of their factors that would do, by kind, the strongest kind first; `addable` the kinds that
@@ -46,10 +46,10 @@ class Question:
     """
 
     login: LoginSession
-    held: Held
+    held: PendingRequest
     usable: Mapping[str, Sequence[str]]
     addable: Sequence[str]
-    begun: Begun | None
+    begun: PendingChallenge | None
     kind: str
     csrf: str = field(repr=False)
     error: str = ""
@@ -108,8 +108,8 @@ class StepUps:
         documents: Documents,
         logins: LoginSessions,
         cookies: BrowserSessions,
-        held: HeldRequests,
-        handover: Handover,
+        held: PendingRequests,
+        handover: ReturnTickets,
         own: OwnSessions,
         *,
         host: str,
@@ -127,7 +127,7 @@ class StepUps:
         self._clock = clock
         self._closed = frozenset(closed)
 
-    async def look(self, facts: RequestFacts, device: Device | None) -> Question | Redirect | Refusal:
+    async def look(self, facts: RequestFacts, device: Device | None) -> StepUpPrompt | Redirect | Refusal:
         """`GET /.gateway/step-up?held=...[&kind=...]`: the question, or first to the sign-in.
 
         Refusals: `malformed_request`, `login_expired`, `cookie_ambiguous`, `binding_mismatch`, `factor_closed`, and
@@ -146,7 +146,7 @@ class StepUps:
 
     async def answer(
         self, facts: RequestFacts, device: Device | None, form: Mapping[str, str]
-    ) -> SteppedUp | Question | Redirect | Refusal:
+    ) -> SteppedUp | StepUpPrompt | Redirect | Refusal:
         """`POST /.gateway/step-up` with `csrf`, `held`, `kind`, `step` and an answer (see `answer_of`).
 
         Whatever is wrong with a proof leads to the question again, with its reason. Refusals: `csrf_refused`, those of
@@ -190,7 +190,7 @@ class StepUps:
         fresh = await self._cookies.rotate(value, raised, self._host, device)
         return raised, (cookie(SSO, fresh),)
 
-    async def onward(self, login: LoginSession, held: Held, cookies: tuple[str, ...]) -> Redirect:
+    async def onward(self, login: LoginSession, held: PendingRequest, cookies: tuple[str, ...]) -> Redirect:
         """On with the request that waited."""
         return Redirect(await self._handover.leave(login, held), cookies)
 
@@ -216,7 +216,7 @@ class StepUps:
         recent = at is not None and now - at <= RECENT_S and now - login.created_at <= RECENT_S
         return None if recent else Refusal("auth_stale", "for a first factor")
 
-    async def held_for(self, login: LoginSession, held_id: str) -> Held | None:
+    async def held_for(self, login: LoginSession, held_id: str) -> PendingRequest | None:
         """The request that waits for a proof of this person; None when there is none (any more)."""
         held = await self._held.look(held_id)
         return held if held is not None and held.step_up is not None and _accepts(held, login) else None
@@ -224,8 +224,8 @@ class StepUps:
     # ---- the question ----
 
     async def _ask(
-        self, login: LoginSession, csrf: str, held: Held, kind: str, error: str = ""
-    ) -> Question | Redirect | Refusal:
+        self, login: LoginSession, csrf: str, held: PendingRequest, kind: str, error: str = ""
+    ) -> StepUpPrompt | Redirect | Refusal:
         demand = held.step_up
         if demand is None or not _accepts(held, login):
             return self._to_login(held)
@@ -240,14 +240,14 @@ class StepUps:
                 return first
             if not addable:
                 return Refusal(held.reasons[0] if held.reasons else "mfa_required", "nothing here would do")
-            return Question(login, held, usable, addable, None, "", csrf, error)
+            return StepUpPrompt(login, held, usable, addable, None, "", csrf, error)
         chosen = kind if kind in usable else next(iter(usable))
         begun = await self._factors.begin_challenge(owner, chosen)
         if isinstance(begun, Refusal):
-            return Question(login, held, usable, addable, None, chosen, csrf, begun.reason)
-        return Question(login, held, usable, addable, begun, chosen, csrf, error)
+            return StepUpPrompt(login, held, usable, addable, None, chosen, csrf, begun.reason)
+        return StepUpPrompt(login, held, usable, addable, begun, chosen, csrf, error)
 
-    def _to_login(self, held: Held) -> Redirect:
+    def _to_login(self, held: PendingRequest) -> Redirect:
         return Redirect(self._handover.to_login(held))
 
 
@@ -285,14 +285,14 @@ def named(login: LoginSession) -> dict[str, str]:
     return {"name": login.identity.name or login.identity.subject, "email": login.identity.email}
 
 
-def shown(begun: Begun | None) -> dict[str, Any] | None:
+def shown(begun: PendingChallenge | None) -> dict[str, Any] | None:
     """A question as a page gets it."""
     if begun is None:
         return None
     return {"kind": begun.kind, "step": begun.id, "expires_at": begun.expires_at or None, "show": dict(begun.show)}
 
 
-def _accepts(held: Held, login: LoginSession) -> bool:
+def _accepts(held: PendingRequest, login: LoginSession) -> bool:
     """Whether the service that a request is for accepts the issuer of this session."""
     return not held.issuers or login.identity.issuer in held.issuers
 

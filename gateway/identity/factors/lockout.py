@@ -29,7 +29,7 @@ class _Count:
     until: float = 0.0
 
 
-class Attempts:
+class Lockout:
     """Locks a key when too many attempts fail within five minutes; `reason` is the refusal's.
 
     The first lock is five minutes long, each further one twice as long as the one before, up to a day. A success, or a

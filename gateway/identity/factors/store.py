@@ -21,7 +21,7 @@ from gateway.core.cookies import digest, is_value
 from gateway.core.factors import Factor, FactorOwner
 from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
-from gateway.identity.factors.lockout import Attempts
+from gateway.identity.factors.lockout import Lockout
 
 FACTORS, STEPS, ATTEMPTS = "factors", "factor_step", "factor_attempts"
 CHALLENGE_LIFE_S, ENROLMENT_LIFE_S, PROOF_LIFE_S = 300.0, 600.0, 300.0
@@ -45,7 +45,7 @@ class EnrolledFactor:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class PendingChallenge:
     """A question to a person. `id` comes back with the answer, before `expires_at`; `show` is for their page alone."""
 
     id: str = field(repr=False)
@@ -98,7 +98,7 @@ class Factors:
         self._documents = documents
         self.kinds: Mapping[str, Factor] = dict(factors)
         self._clock = clock
-        self._attempts = Attempts(documents, ATTEMPTS, "factor_locked", clock)
+        self._attempts = Lockout(documents, ATTEMPTS, "factor_locked", clock)
 
     async def enrolled(self, owner: FactorOwner) -> Sequence[EnrolledFactor]:
         """A person's factors, oldest first; of kinds that are switched off too, they cannot be proven."""
@@ -107,7 +107,9 @@ class Factors:
 
     # ---- enrolment ----
 
-    async def begin_enrolment(self, owner: FactorOwner, kind: str, proof: Proof | None = None) -> Begun | Refusal:
+    async def begin_enrolment(
+        self, owner: FactorOwner, kind: str, proof: Proof | None = None
+    ) -> PendingChallenge | Refusal:
         """Begin to add a factor, or to replace the one there is of a kind of which a person has one.
 
         Refusals: `factor_unknown` for a kind there is not, `factor_proof_missing` when there is a factor already and
@@ -133,7 +135,7 @@ class Factors:
             proved_by=proved_by,
             tries=plugin.enrol_tries,
         )
-        return Begun(await self._wait_for(step), kind, step.expires_at, begun.show)
+        return PendingChallenge(await self._wait_for(step), kind, step.expires_at, begun.show)
 
     async def finish_enrolment(
         self, owner: FactorOwner, step_id: str, answer: Mapping[str, Any], label: str = ""
@@ -167,7 +169,7 @@ class Factors:
 
     # ---- proof ----
 
-    async def begin_challenge(self, owner: FactorOwner, kind: str) -> Begun | Refusal:
+    async def begin_challenge(self, owner: FactorOwner, kind: str) -> PendingChallenge | Refusal:
         """Ask a person for a proof of a factor of this kind. Refusals: `factor_unknown`, `factor_locked`."""
         plugin = self.kinds.get(kind)
         kept, _ = await self._read(owner)
@@ -179,7 +181,7 @@ class Factors:
         now = self._clock()
         begun = await asyncio.to_thread(plugin.challenge_begin, states, now)
         step = _Step(_key(owner), "challenge", kind, now + CHALLENGE_LIFE_S, begun.pending)
-        return Begun(await self._wait_for(step), kind, step.expires_at, begun.show)
+        return PendingChallenge(await self._wait_for(step), kind, step.expires_at, begun.show)
 
     async def finish_challenge(self, owner: FactorOwner, step_id: str, answer: Mapping[str, Any]) -> Proof | Refusal:
         """Judge the answer to a challenge; whatever comes of it, that challenge is over.

@@ -24,8 +24,8 @@ from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device
 from gateway.identity.login.pending_requests import LIFE_S as HELD_LIFE_S
-from gateway.identity.login.pending_requests import Held, HeldRequests
-from gateway.identity.login.return_ticket import LOGIN, Handover
+from gateway.identity.login.pending_requests import PendingRequest, PendingRequests
+from gateway.identity.login.return_ticket import LOGIN, ReturnTickets
 from gateway.identity.oidc.claims import identity_of
 from gateway.identity.oidc.relying_party import RelyingParty
 from gateway.identity.sessions.cookies import BrowserSessions, SessionProof, other_device
@@ -92,7 +92,7 @@ class Transaction:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class LoginCompleted:
     """Somebody signed in; `redirect` leads on. `zero_log`: it was for a service that leaves no trace."""
 
     login: LoginSession
@@ -101,7 +101,7 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class IssuerChoice:
     """Several issuers will do: (issuer, where to go on with it) for each."""
 
     ways: tuple[tuple[str, str], ...]
@@ -114,10 +114,10 @@ class Login:
         self,
         parties: Sequence[RelyingParty],
         documents: Documents,
-        held: HeldRequests,
+        held: PendingRequests,
         logins: LoginSessions,
         cookies: BrowserSessions,
-        handover: Handover,
+        handover: ReturnTickets,
         *,
         host: str,
         clock: Callable[[], float],
@@ -164,7 +164,7 @@ class Login:
         way = self._handover.to_login(held) if step_up is None else self._handover.to_step_up(held)
         return Redirect(way, (cookie(BINDING, binding, HELD_LIFE_S),))
 
-    async def begin(self, facts: RequestFacts, device: Device | None) -> Redirect | Choice | Refusal:
+    async def begin(self, facts: RequestFacts, device: Device | None) -> Redirect | IssuerChoice | Refusal:
         """`GET /.gateway/login?held=...[&issuer=slug]`: on with the session that is there, or to the issuer.
 
         Refusals: `malformed_request`, `login_expired`, `login_failed`, `cookie_ambiguous`, `binding_mismatch`,
@@ -187,10 +187,10 @@ class Login:
             parties = [party for party in parties if party.slug == query["issuer"]]
         if len(parties) > 1:
             ways = ((p.config.issuer, f"{LOGIN}?{urlencode({'held': held.id, 'issuer': p.slug})}") for p in parties)
-            return Choice(tuple(ways))
+            return IssuerChoice(tuple(ways))
         return await self._send(parties[0], held, facts) if parties else Refusal("login_failed", "no such issuer")
 
-    async def callback(self, facts: RequestFacts, device: Device | None, slug: str) -> Granted | Refusal:
+    async def callback(self, facts: RequestFacts, device: Device | None, slug: str) -> LoginCompleted | Refusal:
         """`GET /.gateway/callback/{slug}`: what the issuer sent back with the browser.
 
         Refusals: `malformed_request`, `login_expired`, `login_other_browser`, `login_failed`, `login_denied`,
@@ -249,7 +249,7 @@ class Login:
 
     # ---- the steps ----
 
-    async def _send(self, party: RelyingParty, held: Held, facts: RequestFacts) -> Redirect | Refusal:
+    async def _send(self, party: RelyingParty, held: PendingRequest, facts: RequestFacts) -> Redirect | Refusal:
         """WAITING -> AT_ISSUER."""
         binding = self._binding(facts)
         if isinstance(binding, Refusal):
@@ -281,7 +281,7 @@ class Login:
 
     async def _grant(
         self, party: RelyingParty, transaction: Transaction, code: str, facts: RequestFacts, device: Device | None
-    ) -> Granted | Refusal:
+    ) -> LoginCompleted | Refusal:
         """RETURNED -> PROVEN -> GRANTED."""
         # Of a fresh sign-in, only one that happened after it was asked for will do.
         max_age_s = self._clock() - transaction.begun_at if transaction.fresh else party.login.max_age_s
@@ -313,7 +313,7 @@ class Login:
         await self._replace(facts)
         value = await self._cookies.open(login, self._host, device)
         onward = HOME if held is None else await self._handover.leave(login, held)
-        return Granted(login, Redirect(onward, (cookie(SSO, value),)), zero_log)
+        return LoginCompleted(login, Redirect(onward, (cookie(SSO, value),)), zero_log)
 
     async def _replace(self, facts: RequestFacts) -> None:
         """What this browser was signed in with before ends, its cookie with it."""

@@ -32,7 +32,7 @@ _BUDGET_BYTES, _BUDGET_ALL_BYTES, _FAIR_BYTES = 8 << 20, 256 << 20, 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PendingRequest:
     """A request that waits. `binding` is the digest of the browser's binding cookie on `host`.
 
     `authority` is the host as the browser wrote it, with its port. `issuers` are those its service accepts, empty for
@@ -75,7 +75,7 @@ class Held:
         return RawRequest(self.method.encode("ascii"), b"", self.target.encode("ascii"), fields, "1.1")
 
 
-class HeldRequests:
+class PendingRequests:
     """Requests that wait, for a quarter of an hour. Raises StoreDown."""
 
     def __init__(
@@ -102,7 +102,7 @@ class HeldRequests:
         fresh: bool = False,
         step_up: StepUp | None = None,
         reasons: Sequence[str] = (),
-    ) -> Held | Refusal:
+    ) -> PendingRequest | Refusal:
         """Let a request wait. `body` is None when it is not there as a whole; `binding` is the cookie's value.
 
         A change that the host's own page did not send waits as a GET of the same target. Refusal `login_required` for
@@ -116,7 +116,7 @@ class HeldRequests:
             if body is None or len(body) > BODY_LIMIT_BYTES:
                 return Refusal("login_required", "a body that cannot wait")
             headers, content = tuple(item for item in facts.headers if item[0] not in _LEFT), body
-        held = Held(
+        held = PendingRequest(
             id=self._random(),
             host=facts.host,
             method=method,
@@ -138,14 +138,14 @@ class HeldRequests:
         await self._documents.put(COLLECTION, digest(held.id), value, self._clock() + LIFE_S, version=0)
         return held
 
-    async def look(self, held_id: str) -> Held | None:
+    async def look(self, held_id: str) -> PendingRequest | None:
         """The request that waits under this id; None when there is none (any more)."""
         if not is_value(held_id):
             return None
         document = await self._documents.get(COLLECTION, digest(held_id), self._clock())
         return None if document is None else _decode(held_id, document.value)
 
-    async def freshen(self, held: Held) -> bool:
+    async def freshen(self, held: PendingRequest) -> bool:
         """From now on this request waits for a new sign-in, as long as it would have; False when it waits no more."""
         document = await self._documents.get(COLLECTION, digest(held.id), self._clock())
         if document is None:
@@ -153,7 +153,7 @@ class HeldRequests:
         value = _encode(replace(held, fresh=True))
         return await self._documents.put(COLLECTION, document.key, value, document.expires_at, version=document.version)
 
-    async def take(self, held_id: str) -> Held | None:
+    async def take(self, held_id: str) -> PendingRequest | None:
         """As `look`, and it waits no longer: of several callers one gets it."""
         if not is_value(held_id):
             return None
@@ -197,7 +197,7 @@ def cookies_going_on(facts: RequestFacts, name: str, value: str) -> str:
     return "; ".join([*without_ours(facts.header_values("cookie")), f"{name}={value}"])
 
 
-def _encode(held: Held) -> bytes:
+def _encode(held: PendingRequest) -> bytes:
     document = {
         "host": held.host,
         "method": held.method,
@@ -216,9 +216,9 @@ def _encode(held: Held) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _decode(held_id: str, value: bytes) -> Held:
+def _decode(held_id: str, value: bytes) -> PendingRequest:
     found = json.loads(value)
-    return Held(
+    return PendingRequest(
         id=held_id,
         host=found["host"],
         method=found["method"],

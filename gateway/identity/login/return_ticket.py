@@ -17,7 +17,7 @@ from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
-from gateway.identity.login.pending_requests import Held, HeldRequests, cookies_going_on
+from gateway.identity.login.pending_requests import PendingRequest, PendingRequests, cookies_going_on
 from gateway.identity.sessions.cookies import BrowserSessions, other_device
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
@@ -26,7 +26,7 @@ ARRIVAL, LOGIN, STEP_UP = "/.gateway/session", "/.gateway/login", "/.gateway/ste
 TICKET_LIFE_S = 60.0
 
 
-class Handover:
+class ReturnTickets:
     """Tickets and arrivals. `host` is the gateway's own, `origin` a host's web origin. Raises StoreDown."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Handover:
         documents: Documents,
         cookies: BrowserSessions,
         logins: LoginSessions,
-        held: HeldRequests,
+        held: PendingRequests,
         *,
         host: str,
         origin: Callable[[str], str],
@@ -50,15 +50,15 @@ class Handover:
         self._clock = clock
         self._random = random
 
-    def to_login(self, held: Held) -> str:
+    def to_login(self, held: PendingRequest) -> str:
         """Where the sign-in for a held request begins."""
         return f"{self._origin(self._host)}{LOGIN}?{urlencode({'held': held.id})}"
 
-    def to_step_up(self, held: Held) -> str:
+    def to_step_up(self, held: PendingRequest) -> str:
         """Where somebody proves what a held request needs."""
         return f"{self._origin(self._host)}{STEP_UP}?{urlencode({'held': held.id})}"
 
-    async def leave(self, login: LoginSession, held: Held) -> str:
+    async def leave(self, login: LoginSession, held: PendingRequest) -> str:
         """Where somebody who is signed in goes on with a held request: its host, with a ticket."""
         if held.host == self._host:
             await self._held.take(held.id)

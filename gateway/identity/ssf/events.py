@@ -31,7 +31,7 @@ _JTI = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class EventSubject:
     """Whom an event is about; "" where it does not say. `session` is a session's id as the sender knows it."""
 
     issuer: str = ""
@@ -56,7 +56,7 @@ class SecurityEvent:
     """One event. `kind` is the last part of its URI, `at` when it happened in seconds since the epoch."""
 
     kind: str
-    about: About
+    about: EventSubject
     at: float
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,7 +74,7 @@ class SecurityEvent:
 
 
 # Tells whoever follows this gateway of an event. Raises StoreDown.
-type Tell = Callable[[SecurityEvent], Awaitable[None]]
+type EventSink = Callable[[SecurityEvent], Awaitable[None]]
 
 _CREDENTIALS = {"webauthn": "fido2-roaming", "totp": "app"}
 
@@ -83,19 +83,19 @@ async def tell_nobody(event: SecurityEvent) -> None:
     """Nobody follows."""
 
 
-def credential_changed(about: About, kind: str, *, is_added: bool, at: float) -> SecurityEvent:
+def credential_changed(about: EventSubject, kind: str, *, is_added: bool, at: float) -> SecurityEvent:
     """A second factor of this kind was added or removed (CAEP 1.0 section 3.3)."""
     said = {"credential_type": _CREDENTIALS.get(kind, kind), "change_type": "create" if is_added else "delete"}
     return SecurityEvent(CREDENTIAL, about, at, {**said, "initiating_entity": "user"})
 
 
-def assurance_raised(about: About, amr: str, at: float) -> SecurityEvent:
+def assurance_raised(about: EventSubject, amr: str, at: float) -> SecurityEvent:
     """Somebody proved a further factor (CAEP 1.0 section 3.4); the level is its `amr` value."""
     said = {"namespace": "RFC8176", "current_level": amr, "change_direction": "increase"}
     return SecurityEvent(ASSURANCE, about, at, {**said, "initiating_entity": "user"})
 
 
-def risk_rose(about: About, why: str, at: float) -> SecurityEvent:
+def risk_rose(about: EventSubject, why: str, at: float) -> SecurityEvent:
     """What somebody does has become so unusual that policy reacts (CAEP 1.0, risk level change)."""
     said = {"principal": "USER", "current_level": "HIGH", "risk_reason": why}
     return SecurityEvent(RISK, about, at, {**said, "initiating_entity": "policy"})
@@ -160,16 +160,16 @@ def _moment(details: Mapping[str, Any], issued: float) -> float:
     return float(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at <= issued else float(issued)
 
 
-def _about(said: object, people_of: str) -> About | None:
+def _about(said: object, people_of: str) -> EventSubject | None:
     """A subject identifier: iss_sub, opaque (a session), or complex with a user, session and device; None for none."""
     if not isinstance(said, dict):
         return None
     kind = said.get("format")
     if kind == "iss_sub":
         user = _user(said, people_of)
-        return None if user is None else About(*user)
+        return None if user is None else EventSubject(*user)
     if kind == "opaque":
-        return About(people_of, session=name) if (name := _text(said.get("id"))) else None
+        return EventSubject(people_of, session=name) if (name := _text(said.get("id"))) else None
     if kind != "complex":
         return None
     issuer, subject = people_of, ""
@@ -186,7 +186,9 @@ def _about(said: object, people_of: str) -> About | None:
             if not name:
                 return None
             names[member] = name
-    return About(issuer, subject, names.get("session", ""), names.get("device", "")) if subject or names else None
+    return (
+        EventSubject(issuer, subject, names.get("session", ""), names.get("device", "")) if subject or names else None
+    )
 
 
 def _user(said: object, people_of: str) -> tuple[str, str] | None:

@@ -19,7 +19,7 @@ from gateway.core.ports.http import HttpClient, Unreachable
 from gateway.core.ports.stores import Change, Changes, DeviceStore, SessionStore, StoreDown
 from gateway.identity.jose.strict_json import read_object
 from gateway.identity.sessions.login_sessions import SESSIONS as LOGINS
-from gateway.identity.ssf.events import COMPLIANCE, MEDIA_TYPE, SESSION_REVOKED, TYP, About, SecurityEvent
+from gateway.identity.ssf.events import COMPLIANCE, MEDIA_TYPE, SESSION_REVOKED, TYP, EventSubject, SecurityEvent
 
 _OUTBOX, _CURSOR, _LEASE = "set_out", "set_cursor", "lease"
 _NAME = "shared-signals"
@@ -155,7 +155,7 @@ class SignalTransmitter:
             session = await self._sessions.session(change.key)
             if session is None or session.revoked_at is None:
                 return None
-            about = About(session.issuer, session.subject, await self._named(session.id))
+            about = EventSubject(session.issuer, session.subject, await self._named(session.id))
             details = {"reason_admin": {"en": session.revoked_why[:200]}, "initiating_entity": "system"}
             return SecurityEvent(SESSION_REVOKED, about, session.revoked_at, details)
         if change.kind == "device":
@@ -163,7 +163,7 @@ class SignalTransmitter:
             if device is None or device.revoked_at is None:
                 return None
             status = {"previous_status": "compliant", "current_status": "not-compliant"}
-            return SecurityEvent(COMPLIANCE, About(device=device.id), device.revoked_at, status)
+            return SecurityEvent(COMPLIANCE, EventSubject(device=device.id), device.revoked_at, status)
         return None
 
     async def _named(self, session_id: str) -> str:
@@ -209,7 +209,7 @@ class SignalTransmitter:
 
     def _token(self, stream: Stream, key: str, value: bytes) -> str:
         said = json.loads(value)
-        event = SecurityEvent(said["kind"], About(**said["about"]), said["at"], said["details"])
+        event = SecurityEvent(said["kind"], EventSubject(**said["about"]), said["at"], said["details"])
         jti = key.partition("|")[2]
         return self._sign(event.claims(self._issuer, stream.audience, jti, self._clock()), TYP)
 

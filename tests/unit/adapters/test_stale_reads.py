@@ -9,7 +9,7 @@ import pytest
 
 from gateway.adapters.sqlite.documents import SqliteDocuments
 from gateway.adapters.sqlite.store import SqliteStore
-from gateway.adapters.stale_reads import GraceDocuments, GraceStore, Memory
+from gateway.adapters.stale_reads import GraceDocuments, GraceStore, StaleReadCache
 from gateway.core.ports.documents import Document
 from gateway.core.ports.stores import Change, DeviceRecord, Store, StoreDown, StoreLost
 from tests.support.store_conformance import DEVICE, NOW, SESSION, StoreConformance
@@ -40,7 +40,7 @@ class World:
         self.now = 1000.0
         self.switch = Switch(store)
         self.told: list[bool] = []
-        self.memory = Memory(10.0, self.told.append, lambda: self.now)
+        self.memory = StaleReadCache(10.0, self.told.append, lambda: self.now)
         self.store = GraceStore(self.switch, self.memory, lambda: NOW + 500)  # type: ignore[arg-type]
         self.documents = GraceDocuments(self.switch, self.memory)  # type: ignore[arg-type]
 
@@ -213,7 +213,7 @@ async def test_it_is_over_when_the_store_answers(world: World) -> None:
 
 
 def test_it_remembers_so_much_and_no_more() -> None:
-    memory = Memory(10.0, clock=lambda: 0.0)
+    memory = StaleReadCache(10.0, clock=lambda: 0.0)
     for number in range(20_001):
         memory.answered(("session", str(number)), number, is_good=True)
     with pytest.raises(StoreDown):

@@ -16,7 +16,7 @@ from typer.testing import Result
 from gateway.config import load
 from gateway.core.factors import FactorOwner
 from gateway.core.ports.stores import SessionRecord
-from gateway.identity.factors.store import Begun, EnrolledFactor, Factors
+from gateway.identity.factors.store import EnrolledFactor, Factors, PendingChallenge
 from gateway.identity.reactions import COLLECTION
 from gateway.wiring import open_state
 from plugins.factors import builtin
@@ -166,7 +166,7 @@ def test_somebody_who_lost_their_second_factors_enrols_anew(here: Site) -> None:
         factors = Factors(state.documents, builtin("corp", "gateway.corp", ["https://gateway.corp"]), time.time)
         owner = FactorOwner(here.fake.url, "ann", "ann@corp")
         begun = await factors.begin_enrolment(owner, "totp")
-        assert isinstance(begun, Begun)
+        assert isinstance(begun, PendingChallenge)
         code = pyotp.TOTP(str(begun.show["secret"]).replace(" ", "")).now()
         assert isinstance(await factors.finish_enrolment(owner, begun.id, {"code": code}), EnrolledFactor)
         await state.store.close()

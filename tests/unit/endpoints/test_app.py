@@ -8,7 +8,8 @@ from gateway.core.ports.pipeline import Enrolled, OwnEndpoints
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RequestFacts
 from gateway.core.subject import Device
-from gateway.endpoints.app import BODY_LIMIT_BYTES, Attempts, Caller, answer_local, build, build_admin, call
+from gateway.endpoints.app import BODY_LIMIT_BYTES, Caller, answer_local, build, build_admin, call
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.observability.metrics import CONTENT_TYPE
 
 JSON = [("content-type", "application/json")]
@@ -23,12 +24,12 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalRequest:
     facts: RequestFacts
     device: Device | None
 
 
-class Desk:
+class InteractionStarter:
     """An enrolment desk that knows one token."""
 
     def __init__(self):
@@ -45,7 +46,7 @@ class Desk:
 
 @pytest.fixture
 def desk():
-    return Desk()
+    return InteractionStarter()
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ async def test_without_an_issuing_key_nobody_can_enrol(ask, path):
 
 
 async def test_attempts_from_one_address_are_limited_and_others_go_on(ask, desk):
-    app = build(own(enrolment=desk), Attempts(burst=2, clock=Clock()))
+    app = build(own(enrolment=desk), RateLimiter(burst=2, clock=Clock()))
     body = json.dumps({"token": "bad", "csr": "CSR"}).encode()
 
     async def attempt(ip):
@@ -184,7 +185,7 @@ async def test_attempts_from_one_address_are_limited_and_others_go_on(ask, desk)
 
 def test_attempts_come_back_with_time_and_an_ipv6_network_counts_as_one():
     clock = Clock()
-    attempts = Attempts(burst=2, per_s=1, clock=clock)
+    attempts = RateLimiter(burst=2, per_s=1, clock=clock)
     assert [attempts.take(f"2001:db8::{number}") for number in (1, 2, 3)] == [True, True, False]
     assert attempts.take("2001:db8:0:1::1")
     clock.now = 1.0
@@ -192,7 +193,7 @@ def test_attempts_come_back_with_time_and_an_ipv6_network_counts_as_one():
 
 
 def test_one_client_takes_nothing_from_another_and_memory_is_bounded():
-    attempts = Attempts(burst=2, per_s=1, clock=Clock())
+    attempts = RateLimiter(burst=2, per_s=1, clock=Clock())
     attempts._most = 50
     assert [attempts.take(f"10.0.{number // 256}.{number % 256}") for number in range(300)] == [True] * 300
     assert len(attempts._left) == 50
@@ -238,10 +239,10 @@ async def test_the_data_path_gets_a_reply(desk):
         "h2", None, Peer("192.0.2.7", 1), "192.0.2.7",
     )  # fmt: skip
     app = build(own(enrolment=desk))
-    reply = await answer_local(app, Local(facts, DEVICE), b'{"csr":"CSR"}')
+    reply = await answer_local(app, LocalRequest(facts, DEVICE), b'{"csr":"CSR"}')
     assert (reply.status, reply.reason) == (201, "local")
     assert "content-length" not in dict(reply.headers)
-    reply = await answer_local(app, Local(facts, None), b'{"csr":"CSR"}')
+    reply = await answer_local(app, LocalRequest(facts, None), b'{"csr":"CSR"}')
     assert (reply.status, reply.reason) == (403, "device_required")
 
 

@@ -15,8 +15,9 @@ from gateway.core.ports.pipeline import OwnEndpoints
 from gateway.core.ports.stores import StoreDown
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
-from gateway.endpoints.app import Attempts, answer_local, build
+from gateway.endpoints.app import answer_local, build
 from gateway.endpoints.dbsc import paths, with_offer
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.replies.replies import Reply, redirect
 from tests.support.login_world import WIKI, Browser, World, origin, random
@@ -26,13 +27,13 @@ HOLDER = Holder()
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalRequest:
     facts: RequestFacts
     device: Device | None = None
 
 
 class Site:
-    def __init__(self, world: World, attempts: Attempts | None = None) -> None:
+    def __init__(self, world: World, attempts: RateLimiter | None = None) -> None:
         self.world = world
         self.keys = Dbsc(
             world.documents, world.cookies, world.logins, origin=origin, clock=world.clock, random=random, life_s=600
@@ -42,7 +43,7 @@ class Site:
 
     async def post(self, path: str, method: str = "POST", **headers: str) -> Reply:
         facts = Browser().facts(f"https://{WIKI}/.gateway/dbsc/{path}", method, **headers)
-        return await answer_local(self.app, Local(facts), b"")
+        return await answer_local(self.app, LocalRequest(facts), b"")
 
     async def arrive(self) -> str:
         """Sign in: the challenge of the offer."""
@@ -135,7 +136,7 @@ async def test_these_paths_are_posted_to(site: Site) -> None:
 
 
 async def test_too_many_attempts_are_a_matter_of_time_and_end_no_session(world: World) -> None:
-    site = Site(world, Attempts(burst=1, per_s=0.001))
+    site = Site(world, RateLimiter(burst=1, per_s=0.001))
     await site.post("refresh", sec_secure_session_id="x")
     reply = await site.post("refresh", sec_secure_session_id="x")
     assert (reply.status, reply.reason) == (503, "too_many_attempts")

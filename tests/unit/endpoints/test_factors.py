@@ -19,10 +19,11 @@ from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device
 from gateway.endpoints import factors as stepup_routes
-from gateway.endpoints.app import Attempts, Resuming, answer_local, build
+from gateway.endpoints.app import Resuming, answer_local, build
 from gateway.endpoints.factors import SecondFactors, paths
 from gateway.endpoints.login import People
 from gateway.endpoints.login import paths as people_paths
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.identity.account.step_up import owner_of
 from gateway.replies.replies import Reply
 from tests.support.login_world import HOST, LAPTOP, WIKI, Browser, origin
@@ -30,7 +31,7 @@ from tests.support.step_up_world import FACTORS_PAGE, OWN, STEP_UP_PAGE, Person,
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalRequest:
     facts: RequestFacts
     device: Device | None
 
@@ -55,7 +56,7 @@ class Site:
 
     async def ask(self, browser, url, body=b"", **request):
         facts = browser.facts(url, **request)
-        reply = await answer_local(self.app, Local(facts, browser.device), body)
+        reply = await answer_local(self.app, LocalRequest(facts, browser.device), body)
         browser.keep(facts.host, tuple(value for name, value in reply.headers if name == "set-cookie"))
         return reply
 
@@ -263,7 +264,7 @@ async def test_these_paths_are_on_the_own_host_alone(site, person):
 
 
 async def test_attempts_are_bounded(world, browser):
-    site = Site(world, Attempts(burst=2, per_s=0.001))
+    site = Site(world, RateLimiter(burst=2, per_s=0.001))
     found = [(await site.ask(browser, f"{STEP_UP_PAGE}?held=x")).reason for _ in range(3)]
     assert found == ["login_expired", "login_expired", "too_many_attempts"]
 

@@ -16,8 +16,9 @@ from gateway.core.ports.pipeline import OwnEndpoints
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
-from gateway.endpoints.app import Attempts, Resuming, answer_local, build
+from gateway.endpoints.app import Resuming, answer_local, build
 from gateway.endpoints.login import People, paths
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.replies.replies import Reply
 from tests.support.login_world import HOST, ISSUER, LAPTOP, SHOP, WIKI, WIKI_ROUTE, Browser, World, origin, random
 
@@ -26,7 +27,7 @@ OWN = {"origin": origin(HOST), "sec_fetch_site": "same-origin", "content_type": 
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalRequest:
     facts: RequestFacts
     device: Device | None
 
@@ -44,7 +45,7 @@ class Site:
 
     async def ask(self, browser, url, body=b"", **request):
         facts = browser.facts(url, **request)
-        reply = await answer_local(self.app, Local(facts, browser.device), body)
+        reply = await answer_local(self.app, LocalRequest(facts, browser.device), body)
         browser.keep(facts.host, tuple(value for name, value in reply.headers if name == "set-cookie"))
         return reply
 
@@ -175,7 +176,7 @@ async def test_signing_out_by_a_link_does_nothing(site):
 
 
 async def test_attempts_are_bounded(world):
-    site = Site(world, Attempts(burst=2, per_s=0.001))
+    site = Site(world, RateLimiter(burst=2, per_s=0.001))
     found = [(await site.ask(Browser(), f"https://{SHOP}/.gateway/session?ticket=x")).reason for _ in range(3)]
     assert found == ["malformed_request", "malformed_request", "too_many_attempts"]
 

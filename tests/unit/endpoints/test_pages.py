@@ -366,7 +366,7 @@ def test_spans_are_said_in_their_largest_unit():
 
 def test_the_company_is_on_every_page():
     before = drawing.company()
-    drawing.introduce(drawing.Company("Acme <Works>"))
+    drawing.introduce(drawing.Branding("Acme <Works>"))
     try:
         _, seen = draw("signed_out", {})
     finally:

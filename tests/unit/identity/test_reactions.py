@@ -7,7 +7,7 @@ import pytest
 from gateway.core.ports.stores import SessionRecord
 from gateway.core.subject import Session
 from gateway.identity.reactions import COLLECTION, Reactions
-from gateway.identity.ssf.events import About
+from gateway.identity.ssf.events import EventSubject
 from gateway.identity.zitadel.access import ApiFailure
 from tests.support.login_world import ISSUER, LAPTOP, WIKI, Browser, World
 
@@ -75,7 +75,7 @@ async def test_whoever_follows_is_told_of_the_risk_once_an_hour(world, locks):
     first, second = await signed_in(world)
     await reactions.react(["reverify"], first.identity, session(first), "by policy: account_doubtful")
     await reactions.react(["revoke_session"], second.identity, session(second), "by policy: session_stolen")
-    assert told == [("risk-level-change", About(ISSUER, "ada"), "HIGH", "by policy: account_doubtful")]
+    assert told == [("risk-level-change", EventSubject(ISSUER, "ada"), "HIGH", "by policy: account_doubtful")]
     world.clock.now += 3_601
     await reactions.react(["reverify"], first.identity, session(first), "by policy: account_doubtful")
     assert len(told) == 2

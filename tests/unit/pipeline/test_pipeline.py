@@ -17,7 +17,7 @@ from gateway.core.subject import Device, Identity, Role, Session
 from gateway.obligations.plan import Obligations
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline
-from gateway.pipeline.verdicts import Local
+from gateway.pipeline.verdicts import LocalRequest
 from gateway.replies.replies import Reply
 
 PEER = Peer("10.0.0.9", 4711, chain=(b"der",), cert_sha256="hash", sni="a.example")
@@ -177,7 +177,7 @@ async def test_plain_headers_are_printable_whatever_the_issuer_says():
 async def test_the_gateways_own_paths_are_local_and_ask_no_policy(path):
     ports = Ports()
     verdict = await judge(ports, path)
-    assert verdict == Local(verdict.facts, DEVICE)
+    assert verdict == LocalRequest(verdict.facts, DEVICE)
     assert ports.calls == ["check", "verify", "count"]
     assert (await judge(Ports(verify=Refusal("device_revoked")), path)).device is None
 

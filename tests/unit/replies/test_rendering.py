@@ -8,7 +8,7 @@ import pytest
 from gateway.core.reasons import REASONS
 from gateway.core.request import Peer, RequestFacts
 from gateway.replies import rendering as drawing
-from gateway.replies.rendering import Company
+from gateway.replies.rendering import Branding
 from gateway.replies.replies import deny
 
 PAGE = RequestFacts(
@@ -16,7 +16,7 @@ PAGE = RequestFacts(
     Peer("192.0.2.7", 1),
     "192.0.2.7",
 )
-ACME = Company("Acme", "help@acme.example", "https://gw.example/.gateway/me")
+ACME = Branding("Acme", "help@acme.example", "https://gw.example/.gateway/me")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def text(*codes):
     ],
 )
 def test_only_what_is_an_address_becomes_a_link(contact, link):
-    assert Company(contact=contact).contact_link == link
+    assert Branding(contact=contact).contact_link == link
 
 
 @pytest.mark.usefixtures("acme")

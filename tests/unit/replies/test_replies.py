@@ -102,7 +102,7 @@ def test_a_person_gets_a_page_that_says_what_why_and_what_now():
 def nobody_in_particular():
     """Whoever's gateway was built before in this process, here it is nobody's."""
     before = drawing.company()
-    drawing.introduce(drawing.Company())
+    drawing.introduce(drawing.Branding())
     yield
     drawing.introduce(before)
 

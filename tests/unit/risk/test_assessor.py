@@ -17,7 +17,7 @@ from gateway.core.decision import NO_SIGNAL, RiskReport, RiskTerm
 from gateway.core.ports.pipeline import Network
 from gateway.core.ports.stores import StoreDown, subject_key
 from gateway.core.request import Peer, RequestFacts
-from gateway.core.signals import Observation, Scope, Sighting
+from gateway.core.signals import Observation, Scope, SignalResult
 from gateway.core.subject import Device, Identity, Session
 from gateway.risk.assessor import Assessor
 from gateway.risk.memory import COLLECTIONS, RiskMemory
@@ -287,8 +287,8 @@ class Bad:
     def __init__(self, *terms: RiskTerm) -> None:
         self.terms = terms
 
-    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
-        return Sighting(self.terms, memory, memory)
+    def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
+        return SignalResult(self.terms, memory, memory)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ async def test_an_unchanged_session_is_not_scored_again_for_a_moment(world):
     looks = []
 
     class Counting(Bad):
-        def assess(self, seen: Observation, memory: Mapping[str, Any]) -> Sighting:
+        def assess(self, seen: Observation, memory: Mapping[str, Any]) -> SignalResult:
             looks.append(seen.now)
             return super().assess(seen, memory)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.core.ports.pipeline import Network
 from gateway.core.signals import Observation
-from gateway.risk.login_pattern import COUNTED, MEASURED, Logins
+from gateway.risk.login_pattern import COUNTED, MEASURED, LoginPatternModel
 from gateway.risk.scoring import no_relief
 from gateway.risk.user_agents import Program
 
@@ -31,7 +31,7 @@ SYDNEY = Network("AU", 64510, "Far Net", -33.87, 151.21, 50.0)
 ANN = Observation(
     NOW, "ann", "s", ip="192.0.2.7", network=BERLIN, ja4="t13d_aaaa_b", agent=CHROME.format(150), hints="C"
 )
-LOGINS = Logins()
+LOGINS = LoginPatternModel()
 Profile = Mapping[str, Any]
 
 

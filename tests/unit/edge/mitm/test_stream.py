@@ -6,7 +6,7 @@ from gateway.core.reasons import Refusal
 from gateway.core.routes import Route
 from gateway.edge.mitm.stream import ENFORCED_BODY_BYTES, LOCAL_BODY_BYTES
 from gateway.obligations.plan import Plan, Step
-from gateway.pipeline.verdicts import Local
+from gateway.pipeline.verdicts import LocalRequest
 from gateway.replies.replies import deny
 from tests.support.edge_wire import Wire
 
@@ -97,7 +97,7 @@ def test_a_body_over_the_limit_is_cut_before_it_is_whole():
 
 
 def test_the_gateways_own_paths_get_the_whole_body():
-    wire = Wire(lambda facts: Local(facts, None))
+    wire = Wire(lambda facts: LocalRequest(facts, None))
     wire.say(POST)
     wire.say(b"def")
     assert wire.to_client.endswith(b"\r\n\r\nfedcba")
@@ -105,7 +105,7 @@ def test_the_gateways_own_paths_get_the_whole_body():
 
 
 def test_the_gateways_own_paths_take_no_large_body():
-    wire = Wire(lambda facts: Local(facts, None))
+    wire = Wire(lambda facts: LocalRequest(facts, None))
     wire.say(b"POST / " + HEAD + b"content-length: 100000\r\n\r\n" + b"x" * (LOCAL_BODY_BYTES + 1))
     assert wire.to_client.startswith(b"HTTP/1.1 413 ")
 

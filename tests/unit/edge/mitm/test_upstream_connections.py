@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.edge.mitm.upstream_connections import UpstreamLeg
+from gateway.edge.mitm.upstream_connections import UpstreamConnection
 
 
 class Transport:
@@ -26,7 +26,7 @@ class Transport:
 
 @pytest.fixture
 def leg():
-    made = UpstreamLeg(None, ("127.0.0.1", 1))
+    made = UpstreamConnection(None, ("127.0.0.1", 1))
     made.connection_made(Transport())
     return made
 

@@ -10,7 +10,7 @@ from gateway import config
 from gateway.core.canonical import admit
 from gateway.core.request import Peer, RawRequest, RequestFacts
 from gateway.core.routes import Route
-from gateway.edge.mitm.upstream_pool import Upstream
+from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.obligations.plan import NO_PLAN
 from gateway.pipeline.headers import Forward
 
@@ -19,7 +19,7 @@ ONE, TWO = ("one.internal", 80), ("two.internal", 8080)
 
 
 def upstream(*urls, **settings):
-    return Upstream(
+    return UpstreamPool(
         "svc", config.Upstream(urls=urls or ("http://one.internal", "http://two.internal:8080"), **settings)
     )
 

@@ -12,8 +12,8 @@ from gateway.core.cookies import SSO
 from gateway.core.decision import StepUp
 from gateway.core.navigation import Redirect
 from gateway.core.subject import Session
-from gateway.identity.account.factors import Changed, Overview
-from gateway.identity.account.step_up import Question, SteppedUp, owner_of
+from gateway.identity.account.factors import FactorChanged, Overview
+from gateway.identity.account.step_up import SteppedUp, StepUpPrompt, owner_of
 from gateway.identity.factors.store import EnrolledFactor
 from tests.support.login_world import HOST, ISSUER, LAPTOP, WIKI, Browser, origin, random, reason_of, twin
 from tests.support.step_up_world import FACTORS_PAGE, OWN, Person, StepUpWorld, added
@@ -115,7 +115,7 @@ async def test_a_new_session_over_an_old_sign_in_at_the_issuer_is_an_old_one(wor
 async def test_the_first_factor_of_a_waiting_request_lets_it_go_on(world: StepUpWorld, person: Person) -> None:
     where = await world.demand(person.browser)
     asked = await person.asked(where)
-    assert isinstance(asked, Question)
+    assert isinstance(asked, StepUpPrompt)
     assert asked.document()["must_enrol"] is True
     assert asked.document()["enrol_kinds"] == ["webauthn", "totp"]
     found = await overview(person, origin(HOST) + asked.document()["enrol_href"])
@@ -133,7 +133,7 @@ async def test_a_waiting_request_waits_for_the_new_sign_in_too(world: StepUpWorl
     where = await world.demand(person.browser)
     world.clock.pass_(400)
     asked = await person.asked(where)
-    assert isinstance(asked, Question)
+    assert isinstance(asked, StepUpPrompt)
     way = await person.act("begin", kind="totp", held=asked.held.id)
     assert isinstance(way, Redirect)
     assert way.location == where.replace("step-up", "login")
@@ -146,7 +146,7 @@ async def test_a_waiting_request_waits_for_the_new_sign_in_too(world: StepUpWorl
 
 async def test_a_factor_that_is_not_enough_does_not_let_the_request_go_on(world: StepUpWorld, person: Person) -> None:
     asked = await person.asked(await world.demand(person.browser, StepUp(("user",), 300)))
-    assert isinstance(asked, Question)
+    assert isinstance(asked, StepUpPrompt)
     change = added(await person.enrol("totp", held=asked.held.id))
     assert change.redirect.location == f"/.gateway/factors?held={asked.held.id}"
     change = added(await person.enrol("webauthn", held=asked.held.id))
@@ -157,7 +157,7 @@ async def test_a_factor_that_is_not_enough_does_not_let_the_request_go_on(world:
 async def test_where_a_key_of_hardware_is_wanted_its_proof_says_so(world: StepUpWorld, person: Person) -> None:
     where = await world.demand(person.browser, StepUp(("hwk",), 300))
     asked = await person.asked(where)
-    assert isinstance(asked, Question)
+    assert isinstance(asked, StepUpPrompt)
     change = added(await person.enrol("webauthn", held=asked.held.id))
     assert change.redirect.location == f"/.gateway/factors?held={asked.held.id}"
     assert isinstance(await person.prove(where), SteppedUp)
@@ -213,13 +213,13 @@ async def test_further_factors_and_removals_need_a_fresh_proof_in_this_session(
     other.secret = person.secret
     asked = await other.act("ask", kind="totp")
     proven = await other.act("prove", kind="totp", step=asked.asked.id, code=other.code())
-    assert isinstance(proven, Changed)
+    assert isinstance(proven, FactorChanged)
     assert (proven.what, proven.kind) == ("proven", "totp")
     world.clock.pass_(30)
     assert (await person.act("remove", id=factor.id)).error == "factor_proof_missing"  # the proof was another session's
     added(await other.enrol("webauthn"))
     removed = await other.act("remove", id=factor.id)
-    assert isinstance(removed, Changed)
+    assert isinstance(removed, FactorChanged)
     assert (removed.what, removed.kind) == ("removed", "totp")
     assert [item.kind for item in await world.factors.enrolled(owner_of(removed.login))] == ["webauthn"]
     assert (await overview(other)).needs_proof is True  # what it was proven with is gone

@@ -16,7 +16,7 @@ from gateway.core.navigation import Redirect, Resume
 from gateway.core.reasons import REASONS, Refusal
 from gateway.core.routes import Route
 from gateway.core.subject import Identity, Session
-from gateway.identity.account.step_up import COLLECTION, Question, SteppedUp, answer_of, would_do
+from gateway.identity.account.step_up import COLLECTION, SteppedUp, StepUpPrompt, answer_of, would_do
 from tests.support.login_world import (
     HOST,
     ISSUER,
@@ -48,9 +48,9 @@ async def person(world: StepUpWorld) -> Person:
     return Person(world, browser)
 
 
-async def question(person: Person, url: str) -> Question:
+async def question(person: Person, url: str) -> StepUpPrompt:
     found = await person.asked(url)
-    assert isinstance(found, Question), found
+    assert isinstance(found, StepUpPrompt), found
     return found
 
 
@@ -164,7 +164,7 @@ async def test_a_weaker_proof_than_policy_asked_for_is_refused(world: StepUpWorl
     hard = await question(person, await world.demand(person.browser, StepUp(("user",), 300)))
     assert easy.begun is not None
     again = await person.answer(hard, kind="totp", step=easy.begun.id, code=person.code())
-    assert isinstance(again, Question)
+    assert isinstance(again, StepUpPrompt)
     assert again.error == "factor_insufficient"
     assert (await world.only_login()).rotation == 1  # that of the enrolment
 
@@ -181,7 +181,7 @@ async def test_a_wrong_answer_asks_again_and_five_lock_the_kind(world: StepUpWor
     found = await question(person, where)
     for _ in range(5):
         found = await person.answer(found, code="000000")
-        assert isinstance(found, Question)
+        assert isinstance(found, StepUpPrompt)
     assert (found.error, found.begun, found.kind) == ("factor_locked", None, "totp")
     assert (await world.only_login()).elevated_amr == ("otp",)  # of the enrolment
     paper = await question(person, where.replace("totp", "recovery"))
@@ -195,7 +195,7 @@ async def test_a_question_is_answered_once_and_by_whom_it_was_put_to(world: Step
     world.clock.pass_(30)
     fresh = await question(person, await world.demand(person.browser))
     again = await person.answer(fresh, step=asked.begun.id if asked.begun else "", code=person.code())
-    assert isinstance(again, Question)
+    assert isinstance(again, StepUpPrompt)
     assert again.error == "factor_expired"
     world.provider.claims = {"sub": "bob", "sid": "sid-b", "amr": ["pwd"]}
     browser = Browser(LAPTOP)
@@ -204,7 +204,7 @@ async def test_a_question_is_answered_once_and_by_whom_it_was_put_to(world: Step
     his = await question(bob, await world.demand(browser))
     assert again.begun is not None
     stolen = await bob.answer(his, step=again.begun.id, code=person.code())
-    assert isinstance(stolen, Question)
+    assert isinstance(stolen, StepUpPrompt)
     assert stolen.error == "factor_expired"
 
 

@@ -23,9 +23,9 @@ from gateway.identity.factors.store import (
     MOST_FACTORS,
     MOST_STEPS,
     STEPS,
-    Begun,
     EnrolledFactor,
     Factors,
+    PendingChallenge,
     Proof,
 )
 from plugins.factors import builtin
@@ -72,9 +72,9 @@ class Person:
         self.secret = ""
         self.codes: list[str] = []
 
-    async def begin(self, kind: str, proof: Proof | None = None) -> Begun:
+    async def begin(self, kind: str, proof: Proof | None = None) -> PendingChallenge:
         begun = await self.factors.begin_enrolment(self.owner, kind, proof)
-        assert isinstance(begun, Begun), begun
+        assert isinstance(begun, PendingChallenge), begun
         return begun
 
     def code(self) -> dict[str, Any]:
@@ -92,9 +92,9 @@ class Person:
         self.clock.now += 30
         return found
 
-    async def challenge(self, kind: str) -> Begun:
+    async def challenge(self, kind: str) -> PendingChallenge:
         begun = await self.factors.begin_challenge(self.owner, kind)
-        assert isinstance(begun, Begun), begun
+        assert isinstance(begun, PendingChallenge), begun
         return begun
 
     async def say(self, kind: str, answer: Any) -> Proof | Refusal:

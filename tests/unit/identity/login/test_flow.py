@@ -17,7 +17,7 @@ from gateway.core.request import Peer, RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Role, Session
 from gateway.demo.idp.token_issuer import Key
-from gateway.identity.login.flow import Choice, Granted
+from gateway.identity.login.flow import IssuerChoice, LoginCompleted
 from tests.support.login_world import (
     CLIENT,
     HOST,
@@ -81,7 +81,7 @@ async def test_a_page_leads_to_the_issuer_and_back_to_itself(world: World, brows
     assert query["client_id"] == [CLIENT]
     assert "max_age" not in query
     granted = await world.back(browser, world.provider.authorize(begun.location))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     assert granted.redirect.location.startswith(f"{origin(WIKI)}/.gateway/session?ticket=")
     assert granted.login.identity.roles == (Role("staff", "org"),)
     arrived = await world.arrive(browser, granted.redirect.location)
@@ -131,7 +131,7 @@ async def test_a_fresh_sign_in_is_asked_for_even_with_a_session(world: World, br
     assert (query["prompt"], query["max_age"]) == (["login"], ["0"])
     world.clock.pass_(60)
     granted = await world.back(browser, world.provider.authorize(begun.location))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     assert browser.jars[HOST][SSO] != before.jars[HOST][SSO]
     assert await world.ask(before) == "session_revoked"
 
@@ -149,7 +149,7 @@ async def test_an_issuer_that_ignores_a_fresh_sign_in_is_not_believed(world: Wor
 async def test_of_several_issuers_the_person_chooses_one_that_the_service_accepts(two: World, browser: Browser) -> None:
     start = await two.leave(browser, PAGE_URL)
     choice = await two.login.begin(browser.facts(start), LAPTOP)
-    assert isinstance(choice, Choice)
+    assert isinstance(choice, IssuerChoice)
     assert [issuer for issuer, _ in choice.ways] == [ISSUER, OTHER_ISSUER]
     chosen = await two.login.begin(browser.facts(f"https://{HOST}{choice.ways[1][1]}"), LAPTOP)
     assert isinstance(chosen, Redirect)
@@ -172,8 +172,8 @@ async def test_two_tabs_may_sign_in_at_once(world: World, browser: Browser) -> N
     second = await world.to_issuer(browser, f"https://{WIKI}/two")
     one = await world.back(browser, world.provider.authorize(first))
     two = await world.back(browser, world.provider.authorize(second))
-    assert isinstance(one, Granted)
-    assert isinstance(two, Granted)
+    assert isinstance(one, LoginCompleted)
+    assert isinstance(two, LoginCompleted)
     # The second sign-in ended the first one's session: its tab goes round once more and finds the second's.
     again = await world.arrive(browser, one.redirect.location)
     assert isinstance(again, Redirect)
@@ -200,7 +200,7 @@ async def test_a_callback_in_another_browser_is_refused(world: World, browser: B
 
 async def test_a_ticket_in_another_browser_is_refused(world: World, browser: Browser) -> None:
     granted = await world.back(browser, world.provider.authorize(await world.to_issuer(browser, PAGE_URL)))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     victim = Browser(LAPTOP)
     await world.leave(victim, PAGE_URL)
     assert reason_of(await world.arrive(victim, granted.redirect.location)) == "login_other_browser"
@@ -238,7 +238,7 @@ async def test_a_new_sign_in_ends_the_one_before(world: World, browser: Browser)
     browser.keep(WIKI, way.cookies)
     begun = await world.login.begin(browser.facts(way.location), LAPTOP)
     assert isinstance(begun, Redirect)
-    assert isinstance(await world.back(browser, world.provider.authorize(begun.location)), Granted)
+    assert isinstance(await world.back(browser, world.provider.authorize(begun.location)), LoginCompleted)
     assert await world.ask(before) == "session_revoked"
 
 
@@ -247,13 +247,13 @@ async def test_a_new_sign_in_ends_the_one_before(world: World, browser: Browser)
 
 async def test_an_answer_is_taken_once(world: World, browser: Browser) -> None:
     answer = world.provider.authorize(await world.to_issuer(browser, PAGE_URL))
-    assert isinstance(await world.back(browser, answer), Granted)
+    assert isinstance(await world.back(browser, answer), LoginCompleted)
     assert reason_of(await world.back(browser, answer)) == "login_expired"
 
 
 async def test_a_code_that_was_used_is_refused_by_the_issuer_and_here(world: World, browser: Browser) -> None:
     first = world.provider.authorize(await world.to_issuer(browser, PAGE_URL))
-    assert isinstance(await world.back(browser, first), Granted)
+    assert isinstance(await world.back(browser, first), LoginCompleted)
     code = parse_qs(urlsplit(first).query)["code"][0]
     state = parse_qs(urlsplit(first).query)["state"][0]
     replay = f"{origin(HOST)}/.gateway/callback/id-example-com?code={code}&state={state}"
@@ -274,7 +274,7 @@ async def test_a_stolen_code_does_not_fit_another_sign_in(world: World, browser:
 
 async def test_a_ticket_is_taken_once_and_soon(world: World, browser: Browser) -> None:
     granted = await world.back(browser, world.provider.authorize(await world.to_issuer(browser, PAGE_URL)))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     thief = twin(browser)
     assert isinstance(await world.arrive(browser, granted.redirect.location), Redirect)
     assert reason_of(await world.arrive(thief, granted.redirect.location)) == "login_expired"
@@ -286,7 +286,7 @@ async def test_a_ticket_is_taken_once_and_soon(world: World, browser: Browser) -
 
 async def test_a_ticket_for_another_host_is_refused(world: World, browser: Browser) -> None:
     granted = await world.back(browser, world.provider.authorize(await world.to_issuer(browser, PAGE_URL)))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     browser.jars[SHOP] = dict(browser.jars[WIKI])
     there = granted.redirect.location.replace(WIKI, SHOP)
     assert reason_of(await world.arrive(browser, there)) == "login_failed"
@@ -326,7 +326,7 @@ async def test_an_issuer_that_names_itself_must_do_so_every_time(world: World, b
     world.provider.discovery["authorization_response_iss_parameter_supported"] = True
     assert await refused(world, browser) == "login_failed"
     answer = world.provider.authorize(await world.to_issuer(browser, PAGE_URL), iss=ISSUER)
-    assert isinstance(await world.back(browser, answer), Granted)
+    assert isinstance(await world.back(browser, answer), LoginCompleted)
 
 
 async def test_an_unknown_issuers_address_is_refused(world: World, browser: Browser) -> None:
@@ -526,7 +526,7 @@ async def test_no_address_is_taken_from_a_query(world: World, browser: Browser, 
     assert reason_of(await world.login.begin(evil, LAPTOP)) == "malformed_request"
     sent = {} if name == "redirect_uri" else {name: "https://evil.example"}
     granted = await world.back(browser, world.provider.authorize(await world.to_issuer(browser, PAGE_URL), **sent))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     assert granted.redirect.location.startswith(origin(WIKI))
     arrived = await world.arrive(browser, f"{granted.redirect.location}&{name}=https://evil.example")
     assert reason_of(arrived) == "malformed_request"
@@ -551,7 +551,7 @@ async def test_an_own_page_needs_no_ticket(world: World, browser: Browser) -> No
     begun = await world.login.begin(browser.facts(way.location), LAPTOP)
     assert isinstance(begun, Redirect)
     granted = await world.back(browser, world.provider.authorize(begun.location))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     assert granted.redirect.location == "/.gateway/me"
 
 
@@ -561,7 +561,7 @@ async def test_an_own_page_needs_no_ticket(world: World, browser: Browser) -> No
 @pytest.mark.parametrize("name", [BINDING, SESSION])
 async def test_two_cookies_of_a_name_are_not_believed_at_an_arrival(world: World, browser: Browser, name: str) -> None:
     granted = await world.back(browser, world.provider.authorize(await world.to_issuer(browser, PAGE_URL)))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     sent = f"{BINDING}={browser.jars[WIKI][BINDING]}; {name}={random()}; {name}={random()}"
     facts = browser.facts(granted.redirect.location, cookie=sent)
     assert reason_of(await world.handover.arrive(facts, LAPTOP)) == "cookie_ambiguous"
@@ -587,7 +587,7 @@ async def test_an_oversized_binding_cookie_is_no_binding(world: World, browser: 
 async def test_a_sign_in_over_a_device_arrives_over_that_device(world: World, browser: Browser) -> None:
     for device in (None, PHONE):
         granted = await world.back(browser, world.provider.authorize(await world.to_issuer(browser, PAGE_URL)))
-        assert isinstance(granted, Granted)
+        assert isinstance(granted, LoginCompleted)
         browser.device = device
         assert reason_of(await world.arrive(browser, granted.redirect.location)) == "binding_mismatch"
         assert reason_of(await world.logins.live(granted.login.id)) == "session_revoked"
@@ -608,7 +608,7 @@ async def test_the_sign_in_cookie_on_another_device_ends_the_session(world: Worl
 async def test_no_secret_is_in_a_repr_or_in_clear_in_a_key(world: World, browser: Browser) -> None:
     url = await world.to_issuer(browser, PAGE_URL)
     granted = await world.back(browser, world.provider.authorize(url))
-    assert isinstance(granted, Granted)
+    assert isinstance(granted, LoginCompleted)
     secrets = [value for jar in browser.jars.values() for value in jar.values()]
     secrets += [parse_qs(urlsplit(url).query)["state"][0], urlsplit(granted.redirect.location).query[7:]]
     shown = repr(granted) + repr(list(world.documents.kept))

@@ -10,7 +10,7 @@ from gateway.core.canonical import admit
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RequestFacts
 from gateway.core.routes import Route
-from gateway.identity.login.pending_requests import BODY_LIMIT_BYTES, LIFE_S, Held, HeldRequests
+from gateway.identity.login.pending_requests import BODY_LIMIT_BYTES, LIFE_S, PendingRequest, PendingRequests
 from tests.support.issuer_world import Clock
 from tests.support.login_world import SHOP, WIKI, WIKI_ROUTE, Browser, MemoryDocuments, origin, random, reason_of
 
@@ -23,28 +23,28 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def held(clock: Clock) -> HeldRequests:
-    return HeldRequests(MemoryDocuments(clock), clock, random, origin)
+def held(clock: Clock) -> PendingRequests:
+    return PendingRequests(MemoryDocuments(clock), clock, random, origin)
 
 
 async def wait(
-    held: HeldRequests, url: str = f"https://{WIKI}/a?b=1", body: bytes | None = b"", **sent: str
-) -> Held | Refusal:
+    held: PendingRequests, url: str = f"https://{WIKI}/a?b=1", body: bytes | None = b"", **sent: str
+) -> PendingRequest | Refusal:
     return await held.hold(Browser().facts(url, **sent), WIKI_ROUTE, body, random())
 
 
-async def test_a_page_waits_by_its_target_alone(held: HeldRequests) -> None:
+async def test_a_page_waits_by_its_target_alone(held: PendingRequests) -> None:
     made = await wait(held, authorization="Basic x", cookie="a=1")
-    assert isinstance(made, Held)
+    assert isinstance(made, PendingRequest)
     assert (made.host, made.method, made.target, made.headers, made.body) == (WIKI, "GET", "/a?b=1", (), b"")
     assert made.is_safe
     assert await held.look(made.id) == made
 
 
-async def test_a_form_of_the_hosts_own_page_waits_whole_without_its_credentials(held: HeldRequests) -> None:
+async def test_a_form_of_the_hosts_own_page_waits_whole_without_its_credentials(held: PendingRequests) -> None:
     sent = {"method": "POST", "content_type": "text/plain", "authorization": "Basic x", "cookie": "a=1", "dpop": "x"}
     made = await wait(held, body=b"x" * BODY_LIMIT_BYTES, **sent, **OWN)
-    assert isinstance(made, Held)
+    assert isinstance(made, PendingRequest)
     names = {name for name, _ in made.headers}
     assert names.isdisjoint({"authorization", "cookie", "dpop"})
     assert "content-type" in names
@@ -69,67 +69,67 @@ async def test_a_form_of_the_hosts_own_page_waits_whole_without_its_credentials(
         {"sec_fetch_site": "none"},
     ],
 )
-async def test_a_form_that_another_site_sent_waits_as_a_mere_visit(held: HeldRequests, sent: dict[str, str]) -> None:
+async def test_a_form_that_another_site_sent_waits_as_a_mere_visit(held: PendingRequests, sent: dict[str, str]) -> None:
     """Or a sign-in would give it the session that SameSite keeps from it."""
     made = await wait(held, method="POST", body=b"transfer=1", **sent)
-    assert isinstance(made, Held)
+    assert isinstance(made, PendingRequest)
     assert (made.method, made.target, made.body, made.headers) == ("GET", "/a?b=1", b"", ())
 
 
 @pytest.mark.parametrize("body", [None, b"x" * (BODY_LIMIT_BYTES + 1)])
-async def test_a_body_that_is_not_there_or_too_large_cannot_wait(held: HeldRequests, body: bytes | None) -> None:
+async def test_a_body_that_is_not_there_or_too_large_cannot_wait(held: PendingRequests, body: bytes | None) -> None:
     assert reason_of(await wait(held, body=body, method="PUT", **OWN)) == "login_required"
 
 
-async def test_a_request_is_taken_once_and_in_time(held: HeldRequests, clock: Clock) -> None:
+async def test_a_request_is_taken_once_and_in_time(held: PendingRequests, clock: Clock) -> None:
     made = await wait(held)
-    assert isinstance(made, Held)
+    assert isinstance(made, PendingRequest)
     assert await held.take(made.id) == made
     assert await held.take(made.id) is None
     assert await held.look(made.id) is None
     late = await wait(held)
-    assert isinstance(late, Held)
+    assert isinstance(late, PendingRequest)
     clock.pass_(LIFE_S)
     assert await held.look(late.id) is None
 
 
 @pytest.mark.parametrize("name", ["", "x", "../../etc", "a" * 44, "\u00e4" * 43])
-async def test_an_id_of_the_wrong_form_finds_nothing(held: HeldRequests, name: str) -> None:
+async def test_an_id_of_the_wrong_form_finds_nothing(held: PendingRequests, name: str) -> None:
     assert await held.look(name) is None
     assert await held.take(name) is None
 
 
 async def test_a_client_cannot_fill_the_store(clock: Clock) -> None:
-    held = HeldRequests(MemoryDocuments(clock), clock, random, origin, budget_bytes=700)
-    assert isinstance(await wait(held), Held)
-    assert isinstance(await wait(held), Held)
+    held = PendingRequests(MemoryDocuments(clock), clock, random, origin, budget_bytes=700)
+    assert isinstance(await wait(held), PendingRequest)
+    assert isinstance(await wait(held), PendingRequest)
     assert reason_of(await wait(held)) == "too_many_attempts"
 
 
 async def test_what_others_let_wait_stops_nobody_from_signing_in(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.identity.login.pending_requests._BUDGET_ALL_BYTES", 200_000)
-    held = HeldRequests(MemoryDocuments(clock), clock, random, origin)
+    held = PendingRequests(MemoryDocuments(clock), clock, random, origin)
     big = b"x" * 60_000
 
-    async def wait_from(address: str, body: bytes) -> Held | Refusal:
+    async def wait_from(address: str, body: bytes) -> PendingRequest | Refusal:
         facts = replace(Browser().facts(f"https://{WIKI}/", "POST", **OWN), client_ip=address)
         return await held.hold(facts, WIKI_ROUTE, body, random())
 
     outcomes = [await wait_from(f"192.0.2.{number % 4}", big) for number in range(12)]
-    assert [isinstance(outcome, Held) for outcome in outcomes][:2] == [True, True]
+    assert [isinstance(outcome, PendingRequest) for outcome in outcomes][:2] == [True, True]
     assert reason_of(outcomes[-1]) == "too_many_attempts"
-    assert isinstance(await wait_from("198.51.100.1", b"x=1"), Held)
+    assert isinstance(await wait_from("198.51.100.1", b"x=1"), PendingRequest)
 
 
-async def test_it_remembers_what_its_service_accepts_and_whether_it_leaves_a_trace(held: HeldRequests) -> None:
+async def test_it_remembers_what_its_service_accepts_and_whether_it_leaves_a_trace(held: PendingRequests) -> None:
     route = Route("shop", SHOP, plane="user", issuers=("https://id",))
     made = await held.hold(Browser().facts(f"https://{SHOP}/"), route, b"", random(), fresh=True)
-    assert isinstance(made, Held)
+    assert isinstance(made, PendingRequest)
     found = await held.look(made.id)
     assert found is not None
     assert (found.issuers, found.zero_log, found.fresh) == (("https://id",), True, True)
 
 
 def test_nothing_of_it_shows() -> None:
-    made = Held("the-id", WIKI, "POST", "/", "the-binding", headers=(("x-key", "the-key"),), body=b"the-body")
+    made = PendingRequest("the-id", WIKI, "POST", "/", "the-binding", headers=(("x-key", "the-key"),), body=b"the-body")
     assert not [word for word in ("the-id", "the-binding", "the-key", "the-body") if word in repr(made)]

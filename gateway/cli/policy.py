@@ -45,15 +45,17 @@ def policy_test(config: ConfigOption = DEFAULT_CONFIG, json_wanted: JsonOption =
 def _rules(folder: Path, services: dict[str, Any]) -> dict[str, str]:
     from gateway.policy.bundle import loader as bundle  # noqa: PLC0415
     from gateway.policy.bundle.model import BundleError  # noqa: PLC0415
-    from gateway.policy.engines import embedded as rego  # noqa: PLC0415
+    from gateway.policy.engines.compiled_policy import PolicyRejected  # noqa: PLC0415
+    from gateway.policy.engines.opa_tools import run_tests  # noqa: PLC0415
 
     try:
         whole = bundle.load(folder, services, strict=True)
         names = sorted(file for file in folder.rglob("*_test.rego"))
         tests = [(str(file.relative_to(folder)), file.read_text(encoding="utf-8")) for file in names]
-        return dict(rego.run_tests(whole.modules, tests, whole.data_json))
-    except (BundleError, rego.RegoError, OSError, ValueError) as error:
+        run = run_tests([*whole.modules, *tests], whole.data_json)
+    except (BundleError, PolicyRejected, OSError, ValueError) as error:
         raise ActionFailed(f"The policies cannot be tested: {error}") from error
+    return {result.name: result.why for result in run.results}
 
 
 async def _cases(folder: Path, services: dict[str, Any]) -> dict[str, str]:

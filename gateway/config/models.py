@@ -154,7 +154,7 @@ class Issuer(Model):
 class Policy(Model):
     """Where decisions come from."""
 
-    engine: Literal["embedded", "opa"] = Field("embedded", description="regorus in process, or an OPA server.")
+    engine: Literal["embedded", "opa"] = Field("embedded", description="OPA in process, or an OPA server.")
     path: Path = Field(Path("policies"), description="The folder with the Rego files and data/.")
     deadline_ms: int = Field(50, ge=1, le=10_000, description="No answer by then is a denial.")
     url: str | None = Field(None, description="The OPA server, for engine: opa.")

@@ -25,7 +25,7 @@ _MAX_OBLIGATIONS = 32
 _MAX_CACHE_S = 60
 _MAX_METHODS = 16
 _MAX_AGE_S = 86_400
-_MEMBERS = frozenset({"effect", "reasons", "obligations", "cache_s", "step_up", "reactions"})
+ANSWER_MEMBERS = frozenset({"effect", "reasons", "obligations", "cache_s", "step_up", "reactions"})
 _STEP_UP = frozenset({"methods", "max_age_s"})
 _SEPARATORS = (",", ":")
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=_SEPARATORS).encode
@@ -82,7 +82,7 @@ def parse_answer(raw: object) -> Decision | Refusal:
     """
     if raw is None:
         return Refusal("policy_undefined")
-    if not isinstance(raw, dict) or not raw.keys() <= _MEMBERS:
+    if not isinstance(raw, dict) or not raw.keys() <= ANSWER_MEMBERS:
         return _malformed("members")
     effect = raw.get("effect")
     if not isinstance(effect, str) or effect not in EFFECTS:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from pydantic_core import to_json
 
 from gateway.core.decision import Decision
 from gateway.core.ports.pipeline import EngineFailure, PolicyEngine
 from gateway.core.reasons import Refusal
-from gateway.policy.bundle.input_paths import key_of
 from gateway.policy.contract import parse_answer
 
 
@@ -95,3 +96,21 @@ class Decider:
             return key_of(whole, self.engine.reads)
         except (ValueError, TypeError, RecursionError) as error:
             raise EngineFailure("policy_error", "the input document cannot be written as JSON") from error
+
+
+def key_of(document: Mapping[str, Any], reads: Iterable[tuple[str, ...]]) -> bytes:
+    """What is read of `document`, as bytes; two documents with the same bytes have the same answer.
+
+    Raises ValueError for what JSON cannot say.
+    """
+    values: list[list[Any]] = []
+    for path in reads:
+        value: Any = document
+        for name in path:
+            if not isinstance(value, dict) or name not in value:
+                values.append([])
+                break
+            value = value[name]
+        else:
+            values.append([value])
+    return to_json(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -128,7 +129,8 @@ class Gateway:
 async def policy_engine(config: Config) -> PolicyEngine:
     """The configured engine with the policies loaded. Raises BundleError or EngineFailure."""
     policy = config.policy
-    bundle = load_bundle(policy.path, service_data(config.services), strict=True)
+    # Beside the loop: the old policies serve on meanwhile.
+    bundle = await asyncio.to_thread(lambda: load_bundle(policy.path, service_data(config.services), strict=True))
     if policy.engine == "embedded":
         return EmbeddedEngine(bundle, policy.deadline_ms / 1000)
     token = resolve_secret(policy.token) if policy.token else None

@@ -81,8 +81,6 @@ def test_broad_excepts_are_few_and_known() -> None:
         "gateway/obligations/plan.py": 1,
         "gateway/edge/mitm/connection.py": 1,
         "gateway/server/worker.py": 2,
-        # regorus panics with a BaseException; both places look at what it is and raise the rest again.
-        "gateway/policy/engines/embedded.py": 2,
         # Undoing a half-built engine, then raising again.
         "gateway/wiring/generation.py": 1,
         # Undoing a piece of work, or the whole transaction; then handing the error to who waits in another thread.

@@ -1,151 +1,119 @@
-"""What is well formed and says nothing, because a name in it is wrong. Pure functions over regorus' syntax trees.
+"""OPA's problems as problems of a policy folder, each with a fix; and which of them keep a bundle from being loaded.
 
-Law: a rule that objects to nothing because of a typo lets everybody in, so such a bundle is refused. Found are rules
-and packages that the entry point never asks for, members of the input that the gateway does not send, and variables
-that nothing gives a value.
+Law: a rule that objects to nothing because of a wrong name lets everybody in, so a bundle with one is refused: a rule
+or a package that the entry point never asks for, and a member of the input, the data or the answer that is not there.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Container, Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gateway.policy.bundle.portability import BUILTINS, Outline, Problem, find
+from gateway.policy.bundle.model import BundleError
+from gateway.policy.contract import ANSWER_MEMBERS
+from gateway.policy.engines.compiled_policy import CompiledPolicy, PolicyProblem
 
-type Name = tuple[str, ...]
-type Place = tuple[str, Problem]
-
-_SCHEMA = Path(__file__).resolve().parents[3] / "policies" / "schema" / "input.schema.json"
-
-
-def unasked(modules: Sequence[tuple[str, Outline]], entry: Name) -> Iterator[Place]:
-    """Rules beside the entry point that nothing asks for, and packages of which nothing is asked for."""
-    owners: dict[Name, list[tuple[str, Outline, Mapping[str, Any]]]] = {}
-    for file, module in modules:
-        for rule in module.tree["rules"]:
-            owners.setdefault((*module.package, _name(rule)), []).append((file, module, rule))
-    rules = {name: frozenset(one[-1] for one in owners if one[:-1] == name[:-1]) for name in owners}
-    asked: set[Name] = set()
-    waiting = [name for name in owners if name == entry]
-    while waiting:
-        name = waiting.pop()
-        if name in asked:
-            continue
-        asked.add(name)
-        for _, module, rule in owners[name]:
-            for path in _paths(rule, module, rules[name]):
-                waiting += [one for one in owners if one[: len(path)] == path or path[: len(one)] == one]
-    reached = {name[:-1] for name in asked}
-    for name, found in owners.items():
-        file, _, rule = found[0]
-        line = _line(rule)
-        if name in asked:
-            continue
-        if name[:-1] == entry[:-1]:
-            known = sorted(one[-1] for one in asked if one[:-1] == entry[:-1])
-            yield file, Problem(line, f"nothing asks for the rule {name[-1]}", _meant(name[-1], known))
-        elif name[:-1] not in reached:
-            reached.add(name[:-1])
-            meant = _meant(".".join(name[:-1]), sorted({".".join(one[:-1]) for one in asked}))
-            yield file, Problem(line, f"nothing asks for the package {'.'.join(name[:-1])}", meant)
+_SCHEMAS = Path(__file__).resolve().parents[3] / "policies" / "schema"
+_REFUSED = frozenset({"rego_type_error", "unknown_answer_member", "unused_rule", "unused_package"})
+_SHOWN_NAMES = 6
+_UNSAFE = re.compile(r"var (?P<name>\w+) is unsafe")
+_UNDEFINED_FUNCTION = re.compile(r"undefined function (?P<name>[\w.]+)")
+_TAKEN = re.compile(r"conflicting rule for data path (?P<path>\S+) found")
+_IMPURE = {
+    "http.send": "Policies are pure: put what it would fetch into data/ or into the input.",
+    "net.lookup_ip_addr": "Policies are pure: put what it would look up into data/ or into the input.",
+    "time.now_ns": "Policies are pure: use input.now (seconds since the epoch).",
+    "io.jwt.decode_verify": "It looks at the clock: use io.jwt.verify_* and compare with input.now.",
+    "opa.runtime": "Policies are pure: put settings into data/.",
+    "rand.intn": "Policies are pure: a decision must be repeatable.",
+    "uuid.rfc4122": "Policies are pure: a decision must be repeatable.",
+    "print": "Remove it: `gateway policy explain` shows what a rule answers. Tests may print.",
+    "internal.print": "Remove it: `gateway policy explain` shows what a rule answers. Tests may print.",
+    "trace": "Remove it: `gateway policy explain` shows what a rule answers.",
+}
+_FIXES = {
+    "rego_parse_error": "Correct the syntax.",
+    "rego_unsafe_var_error": "Correct the name, or write `some` or `:=`.",
+    "rego_recursion_error": "Rego has no recursion; use walk, or rules that build on each other.",
+    "entry_point_missing": "Keep gateway/authz.rego, or write `package gateway.authz` anew.",
+    "shadowed_name": "Give the variable another name.",
+    "unused_library_rule": "Remove it, or use it.",
+    "data_error": "Correct the JSON.",
+}
 
 
-def unbound(module: Outline, rules: Container[str]) -> Iterator[Problem]:
-    """Variables that a rule answers with and that nothing in it gives a value; `rules` are those of the package.
-
-    The engine finds those in a rule's body by itself, but these only when the rule is evaluated.
-    """
-    known = {"input", "data", *module.aliases, *(name.partition(".")[0] for name in BUILTINS)}
-    for rule in module.tree["rules"]:
-        if "Spec" not in rule:
-            continue
-        head = next(iter(rule["Spec"]["head"].values()))
-        # A comprehension in the head has a body of its own.
-        bodies = [head.get("args"), rule["Spec"]["bodies"], list(find("query", head))]
-        given = {path[0] for path, _ in _references(bodies)}
-        for path, line in _references([head.get("key"), head.get("assign")]):
-            if path[0] not in given and path[0] not in rules and path[0] not in known:
-                yield Problem(line, f"nothing gives {path[0]} a value", "Correct the name, or write `some` or `:=`.")
+def wrong_names(policy: CompiledPolicy, data: Mapping[str, Any]) -> list[BundleError]:
+    """What is well formed and says nothing, because a name in it is wrong: reasons not to load a bundle."""
+    return [problem for problem in remarks(policy, data) if problem.code in _REFUSED]
 
 
-def unknown_input(module: Outline) -> Iterator[Problem]:
-    """Members of the input that the gateway never sends (policies/schema/input.schema.json)."""
-    for path, line in _references(module.tree["rules"]):
-        node = _schema() if path[0] == "input" else {}
-        for depth, member in enumerate(path[1:], 1):
-            if node.get("additionalProperties") is not False:
-                break
-            known: Mapping[str, Any] = node["properties"]
-            if member not in known:
-                said = ".".join(path[: depth + 1])
-                yield Problem(line, f"the gateway sends no {said}", _meant(member, sorted(known)))
-                break
-            node = known[member]
+def remarks(policy: CompiledPolicy, data: Mapping[str, Any]) -> list[BundleError]:
+    """The same, and what is merely untidy: unused rules of libraries, and shadowed names."""
+    schema = _extended(_schema("data"), data)
+    return [as_error(problem) for problem in policy.check(_schema("input"), schema, sorted(ANSWER_MEMBERS))]
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
+def as_error(problem: PolicyProblem) -> BundleError:
+    """A problem of OPA with its place, and a fix."""
+    return BundleError(
+        problem.file or "policies",
+        problem.row,
+        _message(problem),
+        _fix(problem),
+        column=problem.column,
+        width=problem.width,
+        code=problem.code,
+    )
+
+
+def _message(problem: PolicyProblem) -> str:
+    if taken := _TAKEN.search(problem.message):
+        return f"data.{taken['path'].replace('/', '.')} is data, and a rule as well"
+    details = [line.strip() for line in problem.details if not line.strip().startswith("^")]
+    if problem.code == "rego_type_error" and problem.name == "" and details:
+        return f"{problem.message} ({'; '.join(details)})"
+    return problem.message
+
+
+def _fix(problem: PolicyProblem) -> str:
+    if problem.known:
+        return _meant(problem.name, problem.known)
+    if function := _UNDEFINED_FUNCTION.search(problem.message):
+        name = function["name"]
+        return _IMPURE.get(name, "Correct the name, or define the function.")
+    if _TAKEN.search(problem.message):
+        return "Give the rule or its package another name."
+    if problem.code == "rego_unsafe_var_error" and (unsafe := _UNSAFE.search(problem.message)):
+        known = ("input", "data")
+        close = difflib.get_close_matches(unsafe["name"], known, 1)
+        return f"Did you mean {close[0]}?" if close else _FIXES[problem.code]
+    return _FIXES.get(problem.code, "Correct it.")
+
+
+def _meant(name: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, known, 1)
-    return f"Did you mean {close[0]}?" if close else "Correct the name, or remove it."
+    if close:
+        return f"Did you mean {close[0]}?"
+    more = ", ..." if len(known) > _SHOWN_NAMES else ""
+    return f"Correct the name, or remove it. There is {', '.join(known[:_SHOWN_NAMES])}{more}."
 
 
 @cache
-def _schema() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(_SCHEMA.read_text(encoding="utf-8"))
-    return found
+def _schema(name: str) -> Mapping[str, Any]:
+    schema: Mapping[str, Any] = json.loads((_SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    return schema
 
 
-# ---- trees ----
-
-
-def _name(rule: Mapping[str, Any]) -> str:
-    node = rule["Default"] if "Default" in rule else next(iter(rule["Spec"]["head"].values()))
-    kind, body = next(iter(node["refr"].items()))
-    while kind != "Var":
-        kind, body = next(iter(body["refr"].items()))
-    return str(body["value"])
-
-
-def _line(rule: Mapping[str, Any]) -> int:
-    return int(next(iter(rule.values()))["span"]["line"])
-
-
-def _paths(rule: Mapping[str, Any], module: Outline, rules: Container[str]) -> Iterator[Name]:
-    """Every place below `data` that a rule asks for."""
-    for path, _ in _references(rule):
-        if path[0] == "data":
-            yield path[1:]
-        elif path[0] in module.aliases:
-            target = module.aliases[path[0]]
-            yield (*target[1:], *path[1:]) if target[:1] == ("data",) else (*target, *path[1:])
-        elif path[0] in rules:
-            yield (*module.package, path[0])
-
-
-def _references(node: object) -> Iterator[tuple[Name, int]]:
-    """Each reference, as far as its keys are known, and its line."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _references(item)
-    elif isinstance(node, dict):
-        if len(node) == 1 and (kind := next(iter(node))) in {"Var", "RefDot", "RefBrack"}:
-            body, keys = node[kind], list[str | None]()
-            while kind in {"RefDot", "RefBrack"}:
-                if kind == "RefDot":
-                    keys.append(body["field"][1])
-                else:
-                    keys.append(body["index"].get("String", {}).get("value"))
-                    yield from _references(body["index"])
-                kind, body = next(iter(body["refr"].items()))
-            if kind != "Var":
-                yield from _references({kind: body})
-                return
-            keys.reverse()
-            known = keys[: keys.index(None)] if None in keys else keys
-            yield (body["value"], *(key for key in known if key is not None)), int(body["span"]["line"])
-        else:
-            for part in node.values():
-                yield from _references(part)
+def _extended(schema: Mapping[str, Any], data: object) -> Mapping[str, Any]:
+    """The schema with whatever else the data hold: a policy folder may add to the settings."""
+    members = schema.get("properties")
+    if not isinstance(data, Mapping) or members is None:
+        return schema
+    more: dict[str, Any] = {name: {} for name in data if name not in members}
+    known = {name: _extended(member, data.get(name)) for name, member in members.items()}
+    return {**schema, "properties": {**known, **more}}

@@ -15,16 +15,12 @@ from typing import Any
 
 from gateway.config import Allow, Service, rules_of
 from gateway.core.ports.pipeline import EngineFailure
-from gateway.policy.bundle import input_paths as reads
-from gateway.policy.bundle import lint as typos
-from gateway.policy.bundle import portability as portable
-from gateway.policy.bundle.merge import merge
+from gateway.policy.bundle.lint import as_error, wrong_names
 from gateway.policy.bundle.model import Bundle, BundleError
 from gateway.policy.contract import ENTRY_POINT, document_json
-from gateway.policy.engines import embedded as rego
+from gateway.policy.engines.compiled_policy import CompiledPolicy, Module, PolicyRejected
 
-_ENTRY = tuple(ENTRY_POINT.split(".")[1:])
-_RESERVED = ("gateway_bundle", "gateway_served", "gateway_probe", "system")
+_RESERVED = ("gateway_bundle", "gateway_served", "gateway_scaffold", "system")
 _VERSION_DIGITS = 12
 
 
@@ -43,35 +39,26 @@ def examine(
 
     `strict`, as the gateway itself loads it: what says nothing because of a wrong name is a problem too.
     """
-    found: list[BundleError] = []
-    modules = list(_modules(path, found))
-    data = _data(path / "data", services, found)
-    outlines: list[tuple[str, portable.Outline]] = []
-    for name, source in modules:
-        try:
-            outlines.append((name, portable.outline(rego.syntax((name, source)), source)))
-        except rego.RegoError as error:
-            found.append(BundleError(name, error.line, error.message, "Correct the syntax; `opa check` says more."))
-    if not found:
-        found += _portability(outlines)
-        found += _places(outlines, data)
-    if found:
-        return None, found
+    problems: list[BundleError] = []
+    modules = list(_modules(path, problems))
+    data = _data(path / "data", services, problems)
     try:
-        data_json = document_json(data)
-        rego.prepare(modules, data_json)
-        packages = merge(modules)
-        read = reads.paths(module.tree for _, module in outlines)
-        if strict and (found := [*_typos(outlines)]):
-            return None, found
-    except rego.RegoError as error:
-        return None, [BundleError(error.file, error.line, error.message, "Correct it; `opa check --strict` says more.")]
-    except ValueError as error:
-        return None, [BundleError("policy", 0, str(error), "Give one of the two another alias.")]
+        data_json = document_json(data).encode()
+        policy = CompiledPolicy.load(modules, data_json, entry=ENTRY_POINT)
+    except PolicyRejected as rejected:
+        problems += map(as_error, rejected.problems)
+        return None, problems
     except EngineFailure:
-        return None, [BundleError("data", 0, "a value cannot be written as JSON", "Numbers must be finite.")]
-    digest = hashlib.sha256(document_json([modules, data]).encode()).hexdigest()
-    return Bundle(tuple(modules), packages, read, data, data_json, digest[:_VERSION_DIGITS]), ()
+        problems.append(BundleError("data", 0, "a value cannot be written as JSON", "Numbers must be finite."))
+        return None, problems
+    problems += _in_the_way(policy)
+    if strict and not problems:
+        problems += wrong_names(policy, data)
+    if problems:
+        policy.close()
+        return None, problems
+    digest = hashlib.sha256(document_json(modules).encode() + b"\0" + data_json).hexdigest()
+    return Bundle(tuple(modules), data_json, digest[:_VERSION_DIGITS], policy), ()
 
 
 def service_data(services: Mapping[str, Service]) -> dict[str, Any]:
@@ -126,7 +113,7 @@ def _text(name: str, file: Path, found: list[BundleError]) -> str | None:
     return None
 
 
-def _modules(path: Path, found: list[BundleError]) -> Iterator[rego.Module]:
+def _modules(path: Path, found: list[BundleError]) -> Iterator[Module]:
     for name, file in _files(path, ".rego"):
         if not name.endswith("_test.rego") and (source := _text(name, file, found)) is not None:
             yield name, source
@@ -185,48 +172,11 @@ def _merge(into: dict[str, Any], value: Mapping[str, Any], at: tuple[str, ...]) 
     return None
 
 
-def _portability(outlines: Sequence[tuple[str, portable.Outline]]) -> Iterator[BundleError]:
-    functions = {(*module.package, name): arity for _, module in outlines for name, arity in module.functions.items()}
-    rules: dict[tuple[str, ...], frozenset[str]] = {}
-    for _, module in outlines:
-        rules[module.package] = rules.get(module.package, frozenset()) | module.rules
-    for file, module in outlines:
-        for problem in portable.problems(module, functions, rules[module.package]):
-            yield BundleError(file, problem.line, problem.message, problem.fix)
-    if (loop := portable.recursion(outlines)) is not None:
-        yield BundleError(loop[0], loop[1].line, loop[1].message, loop[1].fix)
-
-
-def _typos(outlines: Sequence[tuple[str, portable.Outline]]) -> Iterator[BundleError]:
-    rules: dict[tuple[str, ...], frozenset[str]] = {}
-    for _, module in outlines:
-        rules[module.package] = rules.get(module.package, frozenset()) | module.rules
-    found = list(typos.unasked(outlines, _ENTRY))
-    for file, module in outlines:
-        found += [(file, problem) for problem in typos.unknown_input(module)]
-        found += [(file, problem) for problem in typos.unbound(module, rules[module.package])]
-    for file, problem in found:
-        yield BundleError(file, problem.line, problem.message, problem.fix)
-
-
-def _places(outlines: Sequence[tuple[str, portable.Outline]], data: Mapping[str, Any]) -> Iterator[BundleError]:
-    """The entry point is there, and no rule stands where data stands."""
-    if not any((*module.package, rule) == _ENTRY for _, module in outlines for rule in module.rules):
-        message = f"no rule gives {ENTRY_POINT}"
-        yield BundleError("policies", 0, message, "Keep gateway/authz.rego, or write `package gateway.authz` anew.")
-    for file, module in outlines:
-        for rule in sorted(module.rules):
-            path = (*module.package, rule)
-            if path[0] in _RESERVED or _occupied(data, path):
-                message = f"data.{'.'.join(path)} is data (or reserved), and a rule as well"
-                yield BundleError(file, 1, message, "Give the rule or its package another name.")
-
-
-def _occupied(data: object, path: Sequence[str]) -> bool:
-    for part in path:
-        if not isinstance(data, Mapping):
-            return True
-        if part not in data:
-            return False
-        data = data[part]
-    return True
+def _in_the_way(policy: CompiledPolicy) -> Iterator[BundleError]:
+    """Packages where something else stands: what the gateway itself keeps in an OPA server, and OPA's own."""
+    for file, package in policy.packages.items():
+        if package[0] in _RESERVED:
+            yield BundleError(file, 1, f"the package name {package[0]} is reserved", "Give the package another name.")
+        if package[:2] == ("gateway", "services"):
+            message = "data.gateway.services comes from the configuration"
+            yield BundleError(file, 1, message, "Give the package another name.")

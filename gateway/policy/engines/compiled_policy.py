@@ -31,11 +31,16 @@ class EvaluationCancelled(RuntimeError):
 class CompiledPolicy:
     """Policies in the library's memory, until `close` or the garbage collector frees them. Any thread may evaluate."""
 
-    def __init__(self, opa: OpaLibrary, handle: int, reads: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self, opa: OpaLibrary, handle: int, reads: Sequence[Sequence[str]], packages: Mapping[str, Sequence[str]]
+    ) -> None:
         self._opa = opa
         self._handle = handle
         self._free = weakref.finalize(self, _free, opa, handle)
         self.reads = tuple(tuple(path) for path in reads)
+        """The parts of the input that the entry point can read; one empty path is all of it."""
+        self.packages = {name: tuple(path) for name, path in packages.items()}
+        """File name -> the path of its package below data."""
 
     @classmethod
     def load(
@@ -48,7 +53,7 @@ class CompiledPolicy:
         opa = library()
         sources = [{"name": name, "text": text} for name, text in modules]
         loaded = opa.call("load", data_json, modules=sources, entry=entry, impure=impure)
-        return cls(opa, loaded["handle"], loaded["reads"])
+        return cls(opa, loaded["handle"], loaded["reads"], loaded["packages"])
 
     def evaluate_here(self, document: bytes, budget_s: float) -> object:
         """The entry point's answer, None when undefined, in the event loop's thread.
@@ -103,6 +108,11 @@ class CompiledPolicy:
         """Every metadata annotation: {path, annotations, file, row}."""
         found: list[Mapping[str, Any]] = self._opa.call("inspect", handle=self._handle)["annotations"]
         return found
+
+    def scaffold(self) -> Sequence[str]:
+        """For each package a module that declares every rule of it and gives none a value (scaffold.go)."""
+        modules: list[str] = self._opa.call("scaffold", handle=self._handle)["modules"]
+        return modules
 
     def close(self) -> None:
         """Free it. An evaluation that is running ends as it would have."""

@@ -1,60 +1,54 @@
-"""The embedded Rego engine: Microsoft's regorus, in this process. The only importer of `regorus`.
+"""The embedded engine: OPA itself, in this process.
 
-Its interpreter is used, not its faster compiled form: that one puts a made-up string where a comprehension's term is
-undefined, forgets default functions, takes parts of a rule's name for the rule and overflows the stack on recursion.
-The interpreter raises where a builtin fails; the OPA server is asked to do the same (`strict-builtin-errors`).
+An evaluation that may take long must not stop the event loop. A short one runs in it, for nothing is quicker; it gets
+`IN_LOOP_S` there. One that needs longer is cancelled and begun again in a thread beside the loop, which policies
+allow because they are pure; so are those that come soon after it, and inputs that are large.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import threading
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import regorus  # type: ignore[import-untyped]
-
 from gateway.core.ports.pipeline import EngineFailure
-from gateway.policy.contract import ENTRY_POINT, document_json
+from gateway.policy.contract import document_json
+from gateway.policy.engines.compiled_policy import (
+    CompiledPolicy,
+    EvaluationCancelled,
+    EvaluationFailed,
+    PolicyProblem,
+    PolicyRejected,
+)
 
 if TYPE_CHECKING:
     from gateway.policy.bundle.model import Bundle
 
-type Module = tuple[str, str]
-"""A module's file name and its source."""
-
-_PLACE = re.compile(r"--> (?P<file>.*):(?P<line>\d+):\d+$", re.MULTILINE)
-_MESSAGE = re.compile(r"^error: (?P<message>.*)$", re.MULTILINE)
-_UNDEFINED = '"<undefined>"'
-_PROBE = ("probe", "package gateway_probe\n\nready := true\n")
-
-
-class RegoError(ValueError):
-    """A module that the engine does not take; `line` counts from 1, 0 when it is unknown."""
-
-    def __init__(self, file: str, line: int, message: str) -> None:
-        super().__init__(f"{file}:{line}: {message}")
-        self.file = file
-        self.line = line
-        self.message = message
+# docs/adr/0006: a thread costs more than the loop, and a request may wait this long for another one's evaluation.
+IN_LOOP_S = 0.002
+IN_LOOP_BYTES = 64 << 10
+_THREADS = 4
+_FEWEST_BESIDE, _MOST_BESIDE = 64, 4096
+# One builtin is not interrupted (a regular expression, a sum): so much past its budget, and no other one gets the loop.
+_OVERRUN_S = 0.05
 
 
 class EmbeddedEngine:
-    """`PolicyEngine` in process. A regorus engine belongs to one thread, so each thread builds its own at first use.
-
-    An evaluation holds the interpreter's lock and cannot be interrupted. One that took longer than `deadline_s` is
-    refused when it comes back; one that never does blocks its worker, and the supervisor's watchdog ends a worker that
-    does not answer.
-    """
+    """`PolicyEngine` in process. `deadline_s` bounds an evaluation wherever it runs; past it, it is cancelled."""
 
     in_process = True
 
     def __init__(self, bundle: Bundle, deadline_s: float = 0.05) -> None:
         self._bundle = bundle
         self._deadline_s = deadline_s
-        self._local = threading.local()
+        self._threads = ThreadPoolExecutor(_THREADS, "policy")
+        self._running: dict[int, CompiledPolicy] = {}
+        # How many evaluations run beside the loop from now on, and how many the next slow one sends there.
+        self._beside_left = 0
+        self._closed = False
+        self._beside_next = _FEWEST_BESIDE
 
     @property
     def version(self) -> str:
@@ -68,90 +62,58 @@ class EmbeddedEngine:
 
     async def evaluate(self, document: Mapping[str, Any]) -> object:
         """The raw answer, None when undefined. Raises `EngineFailure`: `policy_error`, `policy_timeout`."""
-        text = document_json(document)
-        engine = getattr(self._local, "engine", None)
-        if engine is None:
-            engine = self._local.engine = _build(self._bundle.modules, self._bundle.data_json)
+        text = document_json(document).encode()
         started = time.monotonic()
+        if self._closed:
+            raise EngineFailure("policy_unavailable", "the engine is closed")
         try:
-            engine.set_input_json(text)
-            answer = engine.eval_rule_as_json(ENTRY_POINT)
-        except RuntimeError as error:
+            if len(text) <= IN_LOOP_BYTES and not self._beside_left:
+                try:
+                    return self._bundle.policy.evaluate_here(text, min(IN_LOOP_S, self._deadline_s))
+                except EvaluationCancelled:
+                    self._note_slow(time.monotonic() - started)
+            elif self._beside_left:
+                self._beside_left -= 1
+            return await self._beside(text, started + self._deadline_s)
+        except (EvaluationCancelled, TimeoutError):
+            raise EngineFailure("policy_timeout") from None
+        except EvaluationFailed as failed:
             # The message may quote the input, so only the place is kept.
-            raise EngineFailure("policy_error", _place(str(error))) from None
-        except BaseException as panic:
-            self._local.engine = None
-            if _is_panic(panic):
-                raise EngineFailure("policy_error", "the engine panicked") from None
-            raise
-        if time.monotonic() - started > self._deadline_s:
-            raise EngineFailure("policy_timeout")
-        return None if answer == _UNDEFINED else json.loads(answer)
+            raise EngineFailure("policy_error", _place(failed.problem)) from None
+        except PolicyRejected as rejected:
+            raise EngineFailure("policy_error", rejected.problems[0].message) from None
 
     async def close(self) -> None:
-        """Drop this thread's engine."""
-        self._local.engine = None
+        """End what is running, and free the policies."""
+        self._closed = True
+        for ticket, policy in self._running.items():
+            policy.cancel(ticket)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._bundle.close()
+
+    async def _beside(self, text: bytes, until: float) -> object:
+        """Evaluate in a thread. What waits for a thread past the deadline is not begun."""
+        policy, ticket = self._bundle.policy, CompiledPolicy.new_ticket()
+
+        def evaluate() -> object:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise EvaluationCancelled
+            return policy.evaluate(text, left, ticket)
+
+        self._running[ticket] = policy
+        try:
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, evaluate)
+        finally:
+            del self._running[ticket]
+            policy.cancel(ticket)
+
+    def _note_slow(self, taken_s: float) -> None:
+        """Keep the next ones out of the loop: more of them each time, all of them where one could not be cancelled."""
+        self._beside_left = self._beside_next if taken_s < _OVERRUN_S else _MOST_BESIDE**2
+        self._beside_next = min(2 * self._beside_next, _MOST_BESIDE)
 
 
-def syntax(module: Module) -> Mapping[str, Any]:
-    """The syntax tree of one module, as regorus gives it. Raises `RegoError`."""
-    engine = regorus.Engine()
-    _run(module[0], engine.add_policy, *module)
-    tree: Mapping[str, Any] = json.loads(engine.get_ast_as_json())[0]["ast"]
-    return tree
-
-
-def prepare(modules: Sequence[Module], data_json: str) -> None:
-    """Analyse the modules together (unsafe variables, conflicts). Raises `RegoError`."""
-    _run("policy", _build, modules, data_json)
-
-
-def run_tests(modules: Sequence[Module], tests: Sequence[Module], data_json: str) -> Mapping[str, str]:
-    """Every rule `test_...` of `tests` by its path, with "" when it holds, else why not. Raises `RegoError`."""
-    engine = _run("tests", _build, (*modules, *tests), data_json)
-    found: dict[str, str] = {}
-    for name, source in tests:
-        package = re.search(r"^package\s+(\S+)", source, re.MULTILINE)
-        prefix = package[1] if package is not None else ""
-        for rule in dict.fromkeys(re.findall(r"^(test_\w+)", source, re.MULTILINE)):
-            path = f"{prefix}.{rule}"
-            try:
-                answer = _run(name, engine.eval_rule_as_json, f"data.{path}")
-            except RegoError as error:
-                found[path] = f"line {error.line}: {error.message}" if error.line else error.message
-            else:
-                found[path] = "" if answer == "true" else "undefined" if answer == _UNDEFINED else f"answered {answer}"
-    return found
-
-
-def _build(modules: Sequence[Module], data_json: str) -> Any:
-    """An engine that has done its analysis, so that the first request does not pay for it."""
-    engine = regorus.Engine()
-    for name, source in (*modules, _PROBE):
-        engine.add_policy(name, source)
-    engine.add_data_json(data_json)
-    engine.eval_rule_as_json("data.gateway_probe.ready")
-    return engine
-
-
-def _run(file: str, call: Any, *args: object) -> Any:
-    try:
-        return call(*args)
-    except RuntimeError as error:
-        place, message = _PLACE.search(str(error)), _MESSAGE.search(str(error))
-        text = message["message"] if message else str(error).strip().partition("\n")[0]
-        raise RegoError(place["file"] if place else file, int(place["line"]) if place else 0, text) from None
-    except BaseException as panic:
-        if _is_panic(panic):
-            raise RegoError(file, 0, "the engine panicked") from None
-        raise
-
-
-def _place(message: str) -> str:
-    found = _PLACE.search(message)
-    return f"{found['file']}:{found['line']}" if found else ""
-
-
-def _is_panic(error: BaseException) -> bool:
-    """Whether this is a Rust panic: its class derives from BaseException and cannot be imported."""
-    return type(error).__module__ == "pyo3_runtime"
+def _place(problem: PolicyProblem) -> str:
+    return f"{problem.file}:{problem.row}" if problem.file else problem.code

@@ -11,7 +11,9 @@ answer carries the mark it was made under (one query sees one state of OPA), and
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -26,6 +28,7 @@ from opa_client.opa_async import AsyncOpaClient  # type: ignore[import-untyped]
 from gateway.core.ports.pipeline import EngineFailure
 from gateway.policy.bundle.model import Bundle
 from gateway.policy.contract import document_json
+from gateway.policy.engines.compiled_policy import CompiledPolicy, PolicyRejected
 
 _QUERY = {"strict-builtin-errors": True, "provenance": True}
 _MARK = "gateway_bundle"
@@ -33,8 +36,10 @@ _SERVED_MODULE = {
     "gateway_served": f"package gateway_served\n\nversion := data.{_MARK}.version\n\n"
     "decision := data.gateway.authz.decision\n",
 }
+_SCAFFOLD = "gateway_scaffold_"
 _PUSH_TIMEOUT_S = 15.0
 _RETRY_S = 0.005
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 _EVALUATION_FAILED = 500
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -144,12 +149,12 @@ class OpaEngine:
 
     async def _push(self, bundle: Bundle) -> None:
         try:
-            modules = dict(bundle.packages) | _SERVED_MODULE
+            modules = {_id(name): source for name, source in bundle.modules} | _SERVED_MODULE
             async with asyncio.timeout(_PUSH_TIMEOUT_S):
                 if not await self._holds(bundle.version, modules):
                     await self._client.update_or_create_data({**bundle.data, _MARK: {"version": None}}, "")
-                    await self._settle(await self._client.get_policies_list(), self._client.delete_policy)
-                    await self._settle(modules, partial(self._put, modules))
+                    await self._remove_all()
+                    await self._within(bundle.policy.scaffold(), modules, partial(self._put, modules))
                     await self._client.update_or_create_data({"version": bundle.version}, _MARK)
                     if not await self._holds(bundle.version, modules):
                         raise EngineFailure("policy_unavailable", "the OPA server does not keep what was pushed")
@@ -167,6 +172,26 @@ class OpaEngine:
                 return False
         served = await self._client.query_rule({}, "gateway_served", "version")
         return bool(served.get("result") == version)
+
+    async def _remove_all(self) -> None:
+        """Delete every policy of the server, whoever put it there."""
+        names = await self._client.get_policies_list()
+        present = [(name, (await self._client.get_policy(name))["result"].get("raw") or "") for name in names]
+        try:
+            scaffold = CompiledPolicy.load(present, impure=True).scaffold()
+        except PolicyRejected:
+            scaffold = ()
+        await self._within(scaffold, names, self._client.delete_policy)
+
+    async def _within(
+        self, scaffold: Sequence[str], names: Iterable[str], act: Callable[[str], Awaitable[object]]
+    ) -> None:
+        """Act on each while a scaffold declares every rule: the server refuses a module that lacks one it uses."""
+        modules = {f"{_SCAFFOLD}{number}": text for number, text in enumerate(scaffold)}
+        await self._settle(modules, partial(self._put, modules))
+        await self._settle((name for name in names if not name.startswith(_SCAFFOLD)), act)
+        left = [name for name in await self._client.get_policies_list() if name.startswith(_SCAFFOLD)]
+        await self._settle(left, self._client.delete_policy)
 
     async def _put(self, modules: Mapping[str, str], name: str) -> None:
         await self._client.update_policy_from_string(modules[name], name, rego_compat=False)
@@ -191,6 +216,11 @@ class OpaEngine:
 
 _REFUSALS = (RegoParseError, DeletePolicyError, PolicyNotFoundError)
 _FAILURES = (aiohttp.ClientError, OSError, json.JSONDecodeError, UnicodeDecodeError)
+
+
+def _id(name: str) -> str:
+    """A module's name in a URL: its own where that can stand there, else a digest."""
+    return name if _PLAIN_NAME.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()
 
 
 def _failure(error: Exception) -> EngineFailure:

@@ -117,44 +117,48 @@ func dependenciesOf(p *policy) (map[string]any, error) {
 	}, nil
 }
 
-// unused is every rule (once for each name) that the entry point never comes to.
+// unused is what the entry point never comes to: rules of its own package (unused_rule), whole packages
+// (unused_package), and rules of packages that are used in part (unused_library_rule). Each name once.
 func (p *policy) unused() []problem {
 	reached := p.reached()
-	wanted := map[string]bool{}
-	packages := map[string]bool{}
+	seen, rules := map[string]bool{}, map[string][]string{}
 	for rule := range reached {
-		wanted[rule.Ref().GroundPrefix().String()] = true
-		packages[rule.Module.Package.Path.String()] = true
+		home := rule.Module.Package.Path.String()
+		seen[rule.Ref().GroundPrefix().String()] = true
+		rules[home] = append(rules[home], plain(rule.Head.Ref()[0].Value))
 	}
+	packages := make([]string, 0, len(rules))
+	for home, list := range rules {
+		slices.Sort(list)
+		rules[home] = slices.Compact(list)
+		packages = append(packages, strings.TrimPrefix(home, "data."))
+	}
+	slices.Sort(packages)
+	own := p.entry[:len(p.entry)-1].String()
 	var found []problem
 	for _, file := range p.sources {
 		module := p.compiler.Modules[file.Name]
-		known := []string{}
-		for rule := range reached {
-			if rule.Module.Package.Equal(module.Package) {
-				known = append(known, plain(rule.Head.Ref()[0].Value))
-			}
-		}
-		sort.Strings(known)
-		known = slices.Compact(known)
+		home := module.Package.Path.String()
 		for _, rule := range module.Rules {
-			name := rule.Ref().GroundPrefix().String()
-			if wanted[name] {
+			full := rule.Ref().GroundPrefix().String()
+			if seen[full] || rules[home] == nil && seen[home] {
 				continue
 			}
-			wanted[name] = true
-			location := rule.Location
-			if rule.Default {
-				location = rule.Head.Location
+			seen[full] = true
+			short := strings.TrimPrefix(full, home+".")
+			unused := problem{Name: short, Known: rules[home]}
+			switch {
+			case rules[home] == nil:
+				seen[home] = true
+				unused.Name = strings.TrimPrefix(home, "data.")
+				unused.Code, unused.Known = "unused_package", packages
+				unused.Message = "nothing asks for the package " + unused.Name
+			case home == own:
+				unused.Code, unused.Message = "unused_rule", "nothing asks for the rule "+short
+			default:
+				unused.Code, unused.Message = "unused_library_rule", "nothing asks for the rule "+short
 			}
-			kind := "unused_rule"
-			if !packages[module.Package.Path.String()] {
-				kind = "unused_package"
-			}
-			short := strings.TrimPrefix(name, module.Package.Path.String()+".")
-			found = append(found, problem{
-				Code: kind, Message: "nothing asks for the rule " + short, Name: short, Known: known,
-			}.at(location))
+			found = append(found, unused.at(rule.Location))
 		}
 	}
 	return found

@@ -40,7 +40,7 @@ type loadRequest struct {
 	Impure  bool     `json:"impure"`
 }
 
-// load compiles modules over a data document (the payload) and answers {handle, reads} or {problems}.
+// load compiles modules over a data document (the payload) and answers {handle, reads, packages} or {problems}.
 func load(request, payload []byte) any {
 	var wanted loadRequest
 	if err := json.Unmarshal(request, &wanted); err != nil {
@@ -54,7 +54,11 @@ func load(request, payload []byte) any {
 	policies.Store(handle, p)
 	loaded.Add(1)
 	settle()
-	return map[string]any{"handle": handle, "reads": p.reads()}
+	packages := map[string][]string{}
+	for name, module := range p.parsed {
+		packages[name] = names(module.Package.Path[1:])
+	}
+	return map[string]any{"handle": handle, "reads": p.reads(), "packages": packages}
 }
 
 func newPolicy(wanted loadRequest, data []byte) (*policy, error) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -37,23 +38,50 @@ def test_the_starter_policies_have_none(folder: Path) -> None:
         ),
         (
             'blocks contains "closed" if input.servce.name == "chat"',
-            "gateway/own.rego:3: the gateway sends no input.servce. Did you mean service?",
+            "gateway/own.rego:3: undefined ref: input.servce.name. Did you mean service?",
         ),
         (
             'blocks contains "closed" if input.service.nam == "chat"',
-            "gateway/own.rego:3: the gateway sends no input.service.nam. Did you mean name?",
+            "gateway/own.rego:3: undefined ref: input.service.nam. Did you mean name?",
+        ),
+        (
+            'blocks contains "closed" if { device := input.device; device.verfied }',
+            "gateway/own.rego:3: undefined ref: device.verfied. Did you mean verified?",
+        ),
+        (
+            'blocks contains "closed" if data.gateway.services[input.service.name].alow.public',
+            (
+                "gateway/own.rego:3: undefined ref: data.gateway.services[input.service.name].alow.public."
+                " Did you mean allow?"
+            ),
+        ),
+        (
+            'blocks contains "closed" if data.gateway.settings.mfa.metods',
+            "gateway/own.rego:3: undefined ref: data.gateway.settings.mfa.metods. Did you mean methods?",
+        ),
+        (
+            'decision := {"effect": "deny", "reason": ["closed"]} if input.service.name == "chat"',
+            "gateway/own.rego:3: the gateway knows no member reason of an answer. Did you mean reasons?",
+        ),
+        (
+            'blocks contains "closed" if input.service.name == 7',
+            "gateway/own.rego:3: match error (left  : string; right : number). Correct it.",
+        ),
+        (
+            'blocks contains "closed" if inpt.service.name == "chat"',
+            "gateway/own.rego:3: var inpt is unsafe. Did you mean input?",
         ),
         (
             'blocks contains "closed" if input["identity"].rolls == []',
-            "gateway/own.rego:3: the gateway sends no input.identity.rolls. Did you mean roles?",
+            "gateway/own.rego:3: undefined ref: input.identity.rolls. Did you mean roles?",
         ),
         (
             'blocks contains x if input.service.name == "wiki"',
-            "gateway/own.rego:3: nothing gives x a value. Correct the name, or write `some` or `:=`.",
+            "gateway/own.rego:3: var x is unsafe. Correct the name, or write `some` or `:=`.",
         ),
         (
             'blocks contains "closed" if prefx == input.service.name',
-            "gateway/own.rego:3: use of undefined variable `prefx` is unsafe. Correct it; `opa check --strict` says more.",  # noqa: E501
+            "gateway/own.rego:3: var prefx is unsafe. Correct the name, or write `some` or `:=`.",
         ),
     ],
 )
@@ -89,13 +117,18 @@ def test_a_package_that_nobody_asks_for_is_said_once(folder: Path) -> None:
         # what may have any member
         'package gateway.authz\n\nblocks contains "x" if input.request.headers["x-anything"] == "y"\n',
         'package gateway.authz\n\nblocks contains "x" if "y" in input.request.query.anything\n',
-        'package gateway.authz\n\nblocks contains "x" if data.gateway.services[input.service.name].anything\n',
+        'package gateway.authz\n\nblocks contains "x" if data.other.table[input.service.name].anything\n',
+        'package gateway.authz\n\nblocks contains "x" if data.gateway.services.payroll.allow.public\n',
+        'package gateway.authz\n\nblocks contains "x" if data.gateway.settings.own.limit > 3\n',
         'package gateway.authz\n\nobligations contains {"kind": "no_store"} if input.risk.terms[_].name == "x"\n',
     ],
 )  # fmt: skip
 def test_what_is_right_is_left_alone(folder: Path, source: str) -> None:
+    settings = json.loads((folder / "data/gateway/settings.json").read_text())
+    settings["settings"]["own"] = {"limit": 5}
+    (folder / "data/gateway/settings.json").write_text(json.dumps(settings))
     (folder / "acme").mkdir()
     (folder / "acme" / "hours.rego").write_text("package acme.hours\n\nclosed if input.now > 5\n\nspare if true\n")
     if "acme" not in source:
-        source += '\nblocks contains "never" if data.acme.hours.closed == 1\n'
+        source += '\nblocks contains "never" if data.acme.hours.closed\n'
     assert found(folder, source) == []

@@ -1,0 +1,14 @@
+"""What every test needs: the OPA library, built from the sources that are here (a finished one is only copied)."""
+
+import pytest
+
+from gateway.policy.engines.opa_bridge import build
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Once for a run: the workers of pytest-xdist come later.
+    if not hasattr(config, "workerinput"):
+        try:
+            build.build()
+        except build.BuildFailed as failed:
+            raise pytest.UsageError(str(failed)) from failed

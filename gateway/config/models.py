@@ -156,7 +156,7 @@ class Policy(Model):
 
     engine: Literal["embedded", "opa"] = Field("embedded", description="OPA in process, or an OPA server.")
     path: Path = Field(Path("policies"), description="The folder with the Rego files and data/.")
-    deadline_ms: int = Field(50, ge=1, le=10_000, description="No answer by then is a denial.")
+    deadline_ms: int = Field(500, ge=1, le=10_000, description="No answer by then is a denial.")
     url: str | None = Field(None, description="The OPA server, for engine: opa.")
     push: bool = Field(True, description="Push this folder to the OPA server; false when it serves its own bundle.")
     token: Secret | None = Field(None, description="Bearer token for the OPA server.")

@@ -186,10 +186,16 @@ class OpaEngine:
     async def _within(
         self, scaffold: Sequence[str], names: Iterable[str], act: Callable[[str], Awaitable[object]]
     ) -> None:
-        """Act on each while a scaffold declares every rule: the server refuses a module that lacks one it uses."""
+        """Act on each; where the server refuses them one by one, while a scaffold declares every rule."""
+        own = [name for name in names if not name.startswith(_SCAFFOLD)]
         modules = {f"{_SCAFFOLD}{number}": text for number, text in enumerate(scaffold)}
-        await self._settle(modules, partial(self._put, modules))
-        await self._settle((name for name in names if not name.startswith(_SCAFFOLD)), act)
+        try:
+            await self._settle(own, act)
+        except _REFUSALS:
+            await self._settle(modules, partial(self._put, modules))
+            left = set(await self._client.get_policies_list())
+            removing = act == self._client.delete_policy
+            await self._settle([name for name in own if not removing or name in left], act)
         left = [name for name in await self._client.get_policies_list() if name.startswith(_SCAFFOLD)]
         await self._settle(left, self._client.delete_policy)
 

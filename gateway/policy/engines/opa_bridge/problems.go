@@ -50,14 +50,14 @@ func collect(err error, into *[]problem) {
 	var static *ast.Error
 	var dynamic *topdown.Error
 	switch {
+	case errors.As(err, &dynamic): // a builtin's error may carry the static errors of a module that it parsed
+		*into = append(*into, problem{Code: dynamic.Code, Message: dynamic.Message}.at(dynamic.Location))
 	case errors.As(err, &many):
 		for _, each := range many {
 			*into = append(*into, staticProblem(each))
 		}
 	case errors.As(err, &static):
 		*into = append(*into, staticProblem(static))
-	case errors.As(err, &dynamic):
-		*into = append(*into, problem{Code: dynamic.Code, Message: dynamic.Message}.at(dynamic.Location))
 	default:
 		*into = append(*into, problem{Code: "bridge_error", Message: err.Error()})
 	}

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// scaffoldName stands for a variable part of a rule's name.
-const scaffoldName = "gateway_scaffold"
+// scaffoldValue is of any type.
+const scaffoldValue = "input.gateway_scaffold"
 
 // scaffold answers {modules}: for each package a module that declares every rule of it and gives none a value. A server
 // that is filled over its REST API takes one module at a time and refuses what it does not know yet; with the
@@ -41,20 +42,22 @@ func scaffold(request, _ []byte) any {
 	return map[string]any{"modules": modules}
 }
 
-// declarationOf is a rule of the same name and kind that is never true.
+// declarationOf is a rule of the same name and kind that is never true and whose value may be of any type.
 func declarationOf(rule *ast.Rule) string {
 	ref := rule.Head.Ref().Copy()
+	body := "false"
 	for index, term := range ref {
 		if _, constant := term.Value.(ast.String); index > 0 && !constant {
-			ref[index] = ast.StringTerm(scaffoldName)
+			ref[index] = ast.VarTerm("k" + strconv.Itoa(index))
+			body += "; some k" + strconv.Itoa(index) + " in " + scaffoldValue
 		}
 	}
-	name := ref.String()
+	name, condition := ref.String(), " if { "+body+" }"
 	switch {
 	case len(rule.Head.Args) > 0:
-		return name + "(" + strings.Repeat("_, ", len(rule.Head.Args)-1) + "_) := null if false"
+		return name + "(" + strings.Repeat("_, ", len(rule.Head.Args)-1) + "_) := " + scaffoldValue + condition
 	case rule.Head.RuleKind() == ast.MultiValue:
-		return name + " contains null if false"
+		return name + " contains " + scaffoldValue + condition
 	}
-	return name + " := null if false"
+	return name + " := " + scaffoldValue + condition
 }

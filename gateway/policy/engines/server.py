@@ -11,6 +11,7 @@ answer carries the mark it was made under (one query sees one state of OPA), and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -26,9 +27,11 @@ from opa_client.errors import DeletePolicyError, PolicyNotFoundError, RegoParseE
 from opa_client.opa_async import AsyncOpaClient  # type: ignore[import-untyped]
 
 from gateway.core.ports.pipeline import EngineFailure
+from gateway.observability import log
 from gateway.policy.bundle.model import Bundle
 from gateway.policy.contract import document_json
 from gateway.policy.engines.compiled_policy import CompiledPolicy, PolicyRejected
+from gateway.policy.engines.opa_library import library
 
 _QUERY = {"strict-builtin-errors": True, "provenance": True}
 _MARK = "gateway_bundle"
@@ -94,6 +97,10 @@ class OpaEngine:
         await self._client._init_session()  # noqa: SLF001  (a session that outlives one `async with`)
         if self._bundle is not None:
             await self._push(self._bundle)
+        with contextlib.suppress(EngineFailure):
+            body = await self._query({}, "system", "version")
+            if (problem := _version_problem(body)) is not None:
+                log.get("policy").warning("opa_version_differs", problem=problem)
 
     async def evaluate(self, document: Mapping[str, Any]) -> object:
         """The raw answer, None when undefined. Raises `EngineFailure`; the caller sets the deadline."""
@@ -193,9 +200,9 @@ class OpaEngine:
             await self._settle(own, act)
         except _REFUSALS:
             await self._settle(modules, partial(self._put, modules))
-            left = set(await self._client.get_policies_list())
+            present = set(await self._client.get_policies_list())
             removing = act == self._client.delete_policy
-            await self._settle([name for name in own if not removing or name in left], act)
+            await self._settle([name for name in own if not removing or name in present], act)
         left = [name for name in await self._client.get_policies_list() if name.startswith(_SCAFFOLD)]
         await self._settle(left, self._client.delete_policy)
 
@@ -227,6 +234,16 @@ _FAILURES = (aiohttp.ClientError, OSError, json.JSONDecodeError, UnicodeDecodeEr
 def _id(name: str) -> str:
     """A module's name in a URL: its own where that can stand there, else a digest."""
     return name if _PLAIN_NAME.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()
+
+
+def _version_problem(body: Mapping[str, Any]) -> str | None:
+    """What differs between this server and the OPA that has checked the policies, None when nothing does."""
+    provenance = body.get("provenance")
+    version = provenance.get("version") if isinstance(provenance, dict) else None
+    wanted = library().opa_version
+    if version == wanted:
+        return None
+    return f"the server is OPA {version or 'of an unknown version'}, and the policies were checked by OPA {wanted}"
 
 
 def _failure(error: Exception) -> EngineFailure:

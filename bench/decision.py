@@ -15,15 +15,17 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from bench import policy
 from bench.processes import BenchFailed
 from bench.world import World
-from gateway.config import load
+from gateway.config import Config, load
 from gateway.core.request import Peer, RawRequest
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.headers import Forward
@@ -44,14 +46,15 @@ async def measure(world: World, say: Callable[[str], None]) -> dict[str, Any]:
     use_directory(world.folder / "metrics", fresh=True)
     metrics = Metrics()
     say(f"{_CALLS:,} decisions in process")
-    async with _pipeline(world, metrics, "few", _FEW) as few:
+    async with _pipeline(world, metrics, "few", _FEW) as (few, _):
         cases = requests_of(world, _FEW)
         as_in_a_worker()
         await judged(few, cases, _WARM_CALLS)
         times_us = sorted(await judged(few, cases, _CALLS))
+        # The same, nothing remembered: each is matched and evaluated anew.
+        uncached_us = sorted(await judged(_forgetful(few), cases, _CALLS))
         say(f"{_MANY:,} services with {2 * _MANY:,} role bindings beside {_FEW}")
-        async with _pipeline(world, metrics, "many", _MANY) as many:
-            # The same requests in both; nothing is remembered, so that each is matched and evaluated anew.
+        async with _pipeline(world, metrics, "many", _MANY) as (many, config):
             small_one, large_one = _forgetful(few), _forgetful(many)
             as_in_a_worker()
             await judged(large_one, cases, _WARM_CALLS)
@@ -59,25 +62,45 @@ async def measure(world: World, say: Callable[[str], None]) -> dict[str, Any]:
             for _ in range(_ROUNDS):
                 small += await judged(small_one, cases, _ROUND_CALLS)
                 large += await judged(large_one, cases, _ROUND_CALLS)
-    cuts = quantiles(times_us, n=1000)
+            say(f"reloads of the policies for {_MANY:,} services, while requests are judged")
+            reloads = await policy.reloads(config, many, partial(_judge_one, cases))
+    say("the engine's memory, and random policies in it and in OPA")
+    compared = await policy.parity()
+    cuts, uncached = quantiles(times_us, n=1000), quantiles(uncached_us, n=1000)
     return {
         "decision_p50_us": median(times_us),
         "decision_p99_us": cuts[989],
+        "decision_uncached_p50_us": median(uncached_us),
+        "decision_uncached_p99_us": uncached[989],
         "decision_scale_factor": median(large) / median(small),
+        "policy_reload_ms": reloads["policy_reload_ms"],
+        "policy_reload_request_p99_ms": reloads["policy_reload_request_p99_ms"],
+        "engine_rss_mib": policy.engine_rss_mib(),
+        **({"parity_differences": compared[1]} if compared else {}),
         "decision": {
             "calls": _CALLS,
             "mean_us": round(sum(times_us) / len(times_us), 1),
             "p90_us": round(cuts[899], 1),
             "p999_us": round(cuts[998], 1),
+            "uncached_mean_us": round(sum(uncached_us) / len(uncached_us), 1),
+            "uncached_p999_us": round(uncached[998], 1),
             "few_services_evaluated_p50_us": round(median(small), 1),
             "many_services_evaluated_p50_us": round(median(large), 1),
             "many_services_p99_us": round(quantiles(large, n=100)[98], 1),
+            "longest_wait_during_a_reload_ms": reloads["longest_wait_ms"],
+            "requests_during_reloads": reloads["requests_during_reloads"],
+            "random_policies_compared": compared[0] if compared else 0,
+            "random_seed": compared[2] if compared else None,
         },
     }
 
 
+async def _judge_one(cases: Sequence[Case], pipeline: Pipeline, number: int) -> None:
+    await judged(pipeline, (cases[number % len(cases)],), 1)
+
+
 @contextlib.asynccontextmanager
-async def _pipeline(world: World, metrics: Metrics, name: str, count: int) -> AsyncIterator[Pipeline]:
+async def _pipeline(world: World, metrics: Metrics, name: str, count: int) -> AsyncIterator[tuple[Pipeline, Config]]:
     """A gateway with so many services; each lets two roles in, one of them `staff`."""
     services = [(f"s{number}", _host(number), ("staff", f"role{number}")) for number in range(count)]
     config = load(world.write_config(name, services=services))
@@ -85,7 +108,7 @@ async def _pipeline(world: World, metrics: Metrics, name: str, count: int) -> As
     try:
         gateway = await Gateway.build(config, shared)
         try:
-            yield gateway.pipeline
+            yield gateway.pipeline, config
         finally:
             await gateway.close()
     finally:

@@ -61,7 +61,12 @@ class Decider:
                 async with asyncio.timeout(self._deadline_s):
                     raw = await self.engine.evaluate(document)
             decision = parse_answer(raw)
-            if isinstance(decision, Decision) and decision.cache_s and self.engine.version == version:
+            if (
+                isinstance(decision, Decision)
+                and decision.cache_s
+                and self._cache_size
+                and self.engine.version == version
+            ):
                 self._remember(key or self._key(document), version, started + decision.cache_s, decision)
         except TimeoutError:
             return Refusal("policy_timeout")

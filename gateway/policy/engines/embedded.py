@@ -2,7 +2,8 @@
 
 An evaluation that may take long must not stop the event loop. A short one runs in it, for nothing is quicker; it gets
 `IN_LOOP_S` there. One that needs longer is cancelled and begun again in a thread beside the loop, which policies
-allow because they are pure; so are those that come soon after it, and inputs that are large.
+allow because they are pure. Where it is slow there as well (the machine may have been busy elsewhere), those that come
+soon after it begin there too; so do inputs that are large.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 IN_LOOP_S = 0.002
 IN_LOOP_BYTES = 64 << 10
 _THREADS = 4
-_FEWEST_BESIDE, _MOST_BESIDE = 64, 4096
+_FEWEST_BESIDE, _MOST_BESIDE, _FOR_GOOD = 64, 4096, 1 << 62
 # One builtin is not interrupted (a regular expression, a sum): so much past its budget, and no other one gets the loop.
 _OVERRUN_S = 0.05
 
@@ -71,9 +72,10 @@ class EmbeddedEngine:
                 try:
                     return self._bundle.policy.evaluate_here(text, min(IN_LOOP_S, self._deadline_s))
                 except EvaluationCancelled:
-                    self._note_slow(time.monotonic() - started)
-            elif self._beside_left:
-                self._beside_left -= 1
+                    if time.monotonic() - started > _OVERRUN_S:
+                        self._beside_left = _FOR_GOOD
+                    return await self._again(text, started + self._deadline_s)
+            self._beside_left = max(0, self._beside_left - 1)
             return await self._beside(text, started + self._deadline_s)
         except (EvaluationCancelled, TimeoutError):
             raise EngineFailure("policy_timeout") from None
@@ -109,10 +111,15 @@ class EmbeddedEngine:
             del self._running[ticket]
             policy.cancel(ticket)
 
-    def _note_slow(self, taken_s: float) -> None:
-        """Keep the next ones out of the loop: more of them each time, all of them where one could not be cancelled."""
-        self._beside_left = self._beside_next if taken_s < _OVERRUN_S else _MOST_BESIDE**2
-        self._beside_next = min(2 * self._beside_next, _MOST_BESIDE)
+    async def _again(self, text: bytes, until: float) -> object:
+        """Evaluate beside the loop what took too long in it; where it does there too, the next ones begin there."""
+        started = time.monotonic()
+        try:
+            return await self._beside(text, until)
+        finally:
+            if time.monotonic() - started > IN_LOOP_S and self._beside_left < self._beside_next:
+                self._beside_left = self._beside_next
+                self._beside_next = min(2 * self._beside_next, _MOST_BESIDE)
 
 
 def _place(problem: PolicyProblem) -> str:

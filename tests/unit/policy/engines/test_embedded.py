@@ -118,21 +118,43 @@ async def test_a_short_evaluation_runs_in_the_loop_and_a_large_input_beside_it(
     assert len(beside) == 1
 
 
-async def test_what_was_slow_once_stays_out_of_the_loop_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("seconds", "in_the_loop"), [(0.01, [0, 65, 194]), (0.0, list(range(300)))])
+async def test_what_is_slow_beside_the_loop_too_stays_out_of_it_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, in_the_loop: list[int]
 ) -> None:
     engine = EmbeddedEngine(bundle(tmp_path, "decision := input.x"), deadline_s=5)
-    policy, here = engine._bundle.policy, list[bytes]()
+    here = list[int]()
 
-    def slow(text: bytes, budget_s: float) -> object:
-        here.append(text)
+    def cancelled(text: bytes, budget_s: float) -> object:
+        here.append(json.loads(text)["x"])
         raise EvaluationCancelled
 
-    monkeypatch.setattr(policy, "evaluate_here", slow)
+    async def beside(text: bytes, until: float) -> object:
+        if here[-1] == json.loads(text)["x"]:
+            await asyncio.sleep(seconds)
+        return json.loads(text)["x"]
+
+    monkeypatch.setattr(embedded, "IN_LOOP_S", 0.005)
+    monkeypatch.setattr(engine._bundle.policy, "evaluate_here", cancelled)
+    monkeypatch.setattr(engine, "_beside", beside)
     for number in range(300):
         assert await engine.evaluate({"x": number}) == number
-    # Once, then after 64, then after 128 more: the third try comes after 195.
-    assert [json.loads(text)["x"] for text in here] == [0, 65, 194]
+    # Where it is: once, then after 64 beside the loop, then after 128 more.
+    assert here == in_the_loop
+
+
+async def test_what_cannot_be_cancelled_in_time_stays_out_of_the_loop(tmp_path: Path) -> None:
+    text = "x" * (32 << 20)
+    body = 'decision := count(regex.find_n("(x+x+)+y", data.text, -1)) + input.x'
+    engine = EmbeddedEngine(bundle(tmp_path, body, {"text": text}), deadline_s=30)
+    assert await engine.evaluate({"x": 1}) == 1
+    longest, end = 0.0, asyncio.create_task(engine.evaluate({"x": 2}))
+    while not end.done():
+        started = time.monotonic()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.monotonic() - started)
+    assert await end == 2
+    assert longest < 0.2
 
 
 async def test_a_request_that_is_given_up_ends_its_evaluation(tmp_path: Path) -> None:

@@ -148,13 +148,14 @@ async def test_what_cannot_be_cancelled_in_time_stays_out_of_the_loop(tmp_path: 
     body = 'decision := count(regex.find_n("(x+x+)+y", data.text, -1)) + input.x'
     engine = EmbeddedEngine(bundle(tmp_path, body, {"text": text}), deadline_s=30)
     assert await engine.evaluate({"x": 1}) == 1
-    longest, end = 0.0, asyncio.create_task(engine.evaluate({"x": 2}))
+    began, longest, end = time.monotonic(), 0.0, asyncio.create_task(engine.evaluate({"x": 2}))
     while not end.done():
         started = time.monotonic()
         await asyncio.sleep(0.001)
         longest = max(longest, time.monotonic() - started)
     assert await end == 2
-    assert longest < 0.2
+    # In the loop, one turn would be the whole evaluation; how long that is depends on the machine.
+    assert longest < (time.monotonic() - began) / 2
 
 
 async def test_a_request_that_is_given_up_ends_its_evaluation(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_an_answer_larger_than_the_buffer_comes_whole_and_one_without_bounds_is_
     ("document", "message"),
     [
         (b'{"x": "\xff"}', "not UTF-8"),
-        (b"{", "EOF"),
+        (b"{", "a name or a brace was expected"),
         (b"[" * 20_000 + b"]" * 20_000, "depth"),
         (b'{"x": nope}', "invalid"),
     ],

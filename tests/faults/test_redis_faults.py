@@ -17,10 +17,10 @@ from gateway.adapters.redis.opening import open_redis
 from gateway.adapters.redis.store import RedisStore
 from gateway.config import StateSentinel, StateStore
 from gateway.core.ports.stores import DeviceRecord, SessionRecord, Store, StoreDown, StoreLost
+from tests.support.clock import NOW
 from tests.support.redis_server import Cable, RedisProcess, has_replicas, needs_redis, running, wait_until, watched_pair
 
 pytestmark = [needs_redis, pytest.mark.xdist_group("redis-faults")]
-NOW = time.time()
 DEVICE = DeviceRecord("d1", "laptop", "ada", "it", "active", NOW)
 PATIENT = {"timeout_ms": 2_000}  # where thousands of commands share one busy event loop
 BOUND_S = 1.0  # 0.25 s are promised; the rest is for a machine that is busy with other tests
@@ -119,7 +119,7 @@ async def test_a_frozen_server_is_store_down_in_time_and_works_when_it_thaws(
             asked = (
                 store.device("d1"),
                 store.put_device(DEVICE),
-                store.first_use("k", NOW, NOW + 9),
+                store.first_use("k", NOW, NOW + 36_000),
                 store.changes(0),
                 RedisDocuments(store).take("c", "k", NOW),
                 store.revoke_session("b", NOW, ""),
@@ -264,7 +264,7 @@ async def test_a_server_that_restarts_empty_is_found_out_and_refused(server: Red
         server.kill()
         server.forget()
         server.start()
-        for asked in (store.session("b_1"), store.first_use("k", NOW, NOW + 9), store.changes(0), store.ping()):
+        for asked in (store.session("b_1"), store.first_use("k", NOW, NOW + 36_000), store.changes(0), store.ping()):
             with pytest.raises(StoreLost, match="it is empty"):
                 await asked
 
@@ -278,7 +278,7 @@ async def test_a_store_that_is_emptied_under_an_open_connection_gives_no_answer(
         with pytest.raises(StoreLost):
             await store.session("b_1")
         with pytest.raises(StoreLost):
-            await store.first_use("k", NOW, NOW + 9)
+            await store.first_use("k", NOW, NOW + 36_000)
 
 
 async def test_a_server_that_lost_acknowledged_changes_is_found_out(server: RedisProcess, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ async def test_within_the_grace_what_was_read_before_still_counts_and_nothing_el
         for name in ("b_1", "b_2", "b_3"):
             await store.put_session(session(name))
         await store.revoke_session("b_2", NOW, "left")
-        await documents.put("c", "k", b"value", NOW + 900)
+        await documents.put("c", "k", b"value", NOW + 36_000)
         assert await store.session("b_1") is not None
         assert await store.session("b_2") is not None
         assert await documents.get("c", "k", NOW) is not None

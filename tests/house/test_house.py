@@ -123,3 +123,16 @@ def test_each_behaviour_of_the_emulator_names_its_line_of_the_contract() -> None
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     assert re.findall(r"Zitadel: .*", text) == []
     assert set(re.findall(r"Zitadel (C[0-9]+): ", text)) == known
+
+
+CLOCKS = re.compile(r"\btime\.(?:time|monotonic)\(\)|\b(?:now|utcnow|today)\(")
+
+
+def test_no_test_module_reads_the_clock_when_it_is_imported() -> None:
+    readers = set()
+    for path in sorted(ROOT.glob("tests/**/*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and CLOCKS.search(ast.unparse(node.value)):
+                readers.add(name_of(path))
+    # What it gives is an hour old already, so that nothing hangs on how long a run takes.
+    assert readers == {"tests/support/clock.py"}

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 from gateway.core.ports.stores import DeviceRecord, IssuedCertificate, SessionRecord, Store
+from tests.support.clock import NOW
 
-NOW = time.time()
+LIFE_S = 86_400.0  # of a session: real stores look at their own clock
 DEVICE = DeviceRecord("d1", "laptop", "ada", "it", "active", NOW, NOW + 1, posture={"disk": {"encrypted": True}})
-SESSION = SessionRecord("b_1", "https://id", "ada", "ada@example", "d1", NOW, NOW, NOW + 600)
+SESSION = SessionRecord("b_1", "https://id", "ada", "ada@example", "d1", NOW, NOW, NOW + LIFE_S)
 
 
 class StoreConformance:
@@ -91,9 +91,9 @@ class StoreConformance:
     async def test_a_session_comes_back_and_is_refreshed(self, store: Store, other: Store) -> None:
         await store.put_session(SESSION)
         await other.put_session(
-            replace(SESSION, last_seen_at=NOW + 9, expires_at=NOW + 900, created_at=NOW + 9, subject="x")
+            replace(SESSION, last_seen_at=NOW + 9, expires_at=NOW + LIFE_S + 300, created_at=NOW + 9, subject="x")
         )
-        assert await store.session("b_1") == replace(SESSION, last_seen_at=NOW + 9, expires_at=NOW + 900)
+        assert await store.session("b_1") == replace(SESSION, last_seen_at=NOW + 9, expires_at=NOW + LIFE_S + 300)
 
     async def test_a_refresh_never_shortens_a_session(self, store: Store) -> None:
         await store.put_session(SESSION)
@@ -103,10 +103,10 @@ class StoreConformance:
     async def test_a_revocation_is_never_cleared(self, store: Store, other: Store) -> None:
         await store.put_session(SESSION)
         assert await other.revoke_session("b_1", NOW + 5, "left") is True
-        await store.put_session(replace(SESSION, expires_at=NOW + 900))
+        await store.put_session(replace(SESSION, expires_at=NOW + LIFE_S + 300))
         assert await store.revoke_session("b_1", NOW + 6, "again") is True
         record = await store.session("b_1")
-        assert record == replace(SESSION, expires_at=NOW + 900, revoked_at=NOW + 5, revoked_why="left")
+        assert record == replace(SESSION, expires_at=NOW + LIFE_S + 300, revoked_at=NOW + 5, revoked_why="left")
 
     async def test_a_revocation_outlives_the_session(self, store: Store) -> None:
         await store.put_session(replace(SESSION, expires_at=NOW - 1))

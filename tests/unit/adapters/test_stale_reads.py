@@ -12,9 +12,9 @@ from gateway.adapters.sqlite.store import SqliteStore
 from gateway.adapters.stale_reads import GraceDocuments, GraceStore, StaleReadCache
 from gateway.core.ports.documents import Document
 from gateway.core.ports.stores import Change, DeviceRecord, Store, StoreDown, StoreLost
-from tests.support.store_conformance import DEVICE, NOW, SESSION, StoreConformance
+from tests.support.store_conformance import DEVICE, LIFE_S, NOW, SESSION, StoreConformance
 
-END = NOW + 900
+END = NOW + LIFE_S
 
 
 class Switch:

@@ -12,9 +12,10 @@ from gateway.adapters.sqlite.store import SqliteStore
 from gateway.core.ports.stores import StoreDown
 from gateway.core.subject import Device, Identity, Role, Session
 from gateway.pipeline.assertion import PURPOSE, Asserter
+from tests.support.clock import NOW
 
 DAY = 86_400
-START = int(time.time()) // DAY * DAY + 3_600 * 5  # in the middle of a key's day
+START = int(NOW) // DAY * DAY + 3_600 * 5  # in the middle of a key's day
 ISSUER = "https://gateway.example"
 ADA = Identity(
     "https://id",

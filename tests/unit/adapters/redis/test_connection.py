@@ -20,7 +20,7 @@ from gateway.adapters.redis.store import RedisStore
 from gateway.config import Secret, StateStore, StateTls
 from gateway.core.ports.stores import StoreDown
 from tests.support.redis_server import RedisProcess, needs_redis, running
-from tests.support.store_conformance import DEVICE, NOW, SESSION
+from tests.support.store_conformance import DEVICE, LIFE_S, NOW, SESSION
 
 pytestmark = needs_redis
 PASSWORD = "canary-password"
@@ -130,14 +130,14 @@ async def test_the_documented_acl_rules_are_enough_for_everything(
         await store.put_session(SESSION)
         assert await store.revoke_session("b_1", NOW, "left")
         assert len(await store.sessions()) == len(await store.sessions("ada")) == 1
-        assert await store.first_use("k", NOW, NOW + 9)
-        await store.add_enrolment("aa", "d1", NOW + 60)
+        assert await store.first_use("k", NOW, NOW + LIFE_S)
+        await store.add_enrolment("aa", "d1", NOW + LIFE_S)
         assert await store.take_enrolment("aa", NOW) == "d1"
         assert await store.put_secret("p", "n", NOW, b"1")
         await store.secrets("p")
         await store.drop_secret("p", "n")
         documents = RedisDocuments(store)
-        assert await documents.put("c", "k", b"1", NOW + 9, group="g")
+        assert await documents.put("c", "k", b"1", NOW + LIFE_S, group="g")
         assert len(await documents.list("c", "g", NOW)) == 1
         assert await documents.take("c", "k", NOW)
         assert len(await store.changes(0) or ()) == 3

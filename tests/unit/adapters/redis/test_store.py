@@ -21,7 +21,7 @@ from tests.support.changes_conformance import ChangesConformance
 from tests.support.documents_conformance import END, DocumentsConformance
 from tests.support.documents_conformance import NOW as FAKE_NOW
 from tests.support.redis_server import RedisProcess, needs_redis, running
-from tests.support.store_conformance import DEVICE, NOW, SESSION, StoreConformance
+from tests.support.store_conformance import DEVICE, LIFE_S, NOW, SESSION, StoreConformance
 
 pytestmark = needs_redis
 KEY = bytes(range(32))
@@ -101,10 +101,10 @@ async def test_nothing_that_names_a_person_stands_in_redis_in_clear(store: Redis
     await store.put_device(replace(DEVICE, owner="canary-owner"))
     await store.put_session(replace(SESSION, subject="canary-subject", identity="canary@example"))
     await store.revoke_session("b_1", NOW, "canary why")
-    await store.first_use("canary-jti", NOW, NOW + 60)
+    await store.first_use("canary-jti", NOW, NOW + LIFE_S)
     await store.put_secret("p", "n", NOW, b"canary-secret")
     await store.announce("subject", "canary-subject")
-    await documents.put("c", "canary-key", b"canary-value", NOW + 60, group="canary-group")
+    await documents.put("c", "canary-key", b"canary-value", NOW + LIFE_S, group="canary-group")
     kept = b"".join(path.read_bytes() for path in server.folder.glob("appendonlydir/*"))
     assert b"gw:s:b_1" in kept
     assert b"canary" not in kept
@@ -133,8 +133,8 @@ async def test_a_value_sealed_with_another_master_key_does_not_open(store: Redis
 
 async def test_a_value_that_was_moved_does_not_open(store: RedisStore) -> None:
     documents = RedisDocuments(store)
-    await documents.put("c", "one", b"1", NOW + 60)
-    await documents.put("c", "two", b"2", NOW + 60)
+    await documents.put("c", "one", b"1", NOW + LIFE_S)
+    await documents.put("c", "two", b"2", NOW + LIFE_S)
     keys = [b"gw:d:" + store.hidden("document", "c", key) for key in ("one", "two")]
     await store.write("COPY", *keys, "REPLACE")
     with pytest.raises(StoreDown):

@@ -15,8 +15,9 @@ from mitmproxy.proxy.layers.tls import parse_client_hello
 from OpenSSL import SSL
 
 from gateway.edge.mitm.tls import ServerContexts, ja4
+from tests.support.clock import NOW as AN_HOUR_AGO
 
-NOW = dt.datetime.now(dt.UTC)
+NOW = dt.datetime.fromtimestamp(AN_HOUR_AGO, dt.UTC)
 DAY = dt.timedelta(days=1)
 
 

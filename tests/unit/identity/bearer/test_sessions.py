@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,10 @@ from gateway.core.request import Peer, RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session
 from gateway.identity.bearer.sessions import BearerSessions, session_id
+from tests.support.clock import NOW as AN_HOUR_AGO
 from tests.support.pki_world import reason_of
 
-NOW = float(int(time.time()))
+NOW = float(int(AN_HOUR_AGO))
 THUMB = "A" * 43
 STAFF = Route("wiki", "wiki.example")
 USER = Route("shop", "shop.example", plane="user")

@@ -30,9 +30,9 @@ from gateway.core.ports.stores import subject_key
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.edge.mitm.connection import ClientConnection
+from gateway.edge.mitm.exchange import Exchange
 from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 from gateway.edge.mitm.sockets import listening_socket
-from gateway.edge.mitm.stream import Exchange
 from gateway.edge.mitm.tls import ServerContexts
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.endpoints import app as endpoints

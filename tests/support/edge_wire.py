@@ -16,9 +16,10 @@ from gateway.core.canonical import admit
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest, RequestFacts
 from gateway.core.routes import Route
-from gateway.edge.mitm.http1 import Abort
-from gateway.edge.mitm.http_layer import GatewayHttpLayer, Interrupt
-from gateway.edge.mitm.stream import Exchange, Stream
+from gateway.edge.mitm.commands import Abort, Interrupt
+from gateway.edge.mitm.exchange import Exchange
+from gateway.edge.mitm.http_layer import GatewayHttpLayer
+from gateway.edge.mitm.stream import Stream
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.obligations.plan import NO_PLAN, Plan
 from gateway.pipeline.headers import Forward

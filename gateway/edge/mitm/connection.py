@@ -28,10 +28,12 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge.mitm import messages
-from gateway.edge.mitm.http1 import Abort, ClientHttp1, Linger, Release
-from gateway.edge.mitm.http_layer import ClientHttp2, GatewayHttpLayer, Interrupt
+from gateway.edge.mitm.commands import Abort, Interrupt, Linger, Release
+from gateway.edge.mitm.exchange import Exchange
+from gateway.edge.mitm.http1 import ClientHttp1
+from gateway.edge.mitm.http_layer import ClientHttp2, GatewayHttpLayer
 from gateway.edge.mitm.sockets import discard_unsent
-from gateway.edge.mitm.stream import Exchange, Stream
+from gateway.edge.mitm.stream import Stream
 from gateway.edge.mitm.tls import GatewayTlsLayer, ja4
 from gateway.edge.mitm.upstream_connections import HIGH_BYTES, UpstreamConnections
 from gateway.edge.mitm.upstream_pool import UpstreamPool

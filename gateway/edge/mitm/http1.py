@@ -18,6 +18,7 @@ from mitmproxy.proxy.layers.http._base import HttpConnection, ReceiveHttp
 
 from gateway.core.reasons import Refusal
 from gateway.edge.mitm import messages
+from gateway.edge.mitm.commands import Abort, Linger, Release
 from gateway.edge.mitm.framing import CHUNKED, UNTIL_CLOSE, Chunks, Fields, Malformed, body_size, read_fields, take
 
 Commands = layer.CommandGenerator[Any]
@@ -26,18 +27,6 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n\x00]*))?\
 _PIPELINE_BYTES = 1 << 20
 _RESPONSE_HEAD_BYTES = 1 << 18
 _SWITCHING = 101
-
-
-class Release(commands.ConnectionCommand):
-    """Hand an upstream connection that is idle and clean back to the pool."""
-
-
-class Abort(commands.ConnectionCommand):
-    """Cut a connection at once, unsent data included."""
-
-
-class Linger(commands.ConnectionCommand):
-    """Everything is said: half-close, swallow what still arrives for a moment, then close (RFC 9112 section 9.6)."""
 
 
 class _Http1(HttpConnection):

@@ -12,7 +12,8 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
-from gateway.edge.mitm.http1 import Abort, ClientHttp1, Linger, Release, UpstreamHttp1
+from gateway.edge.mitm.commands import Abort, Interrupt
+from gateway.edge.mitm.http1 import ClientHttp1, UpstreamHttp1
 
 if TYPE_CHECKING:
     from gateway.edge.mitm.upstream_pool import UpstreamPool
@@ -22,17 +23,6 @@ DISCARD_BYTES = 1 << 16
 _QUEUED_BYTES = 1 << 18
 _QUEUED_EVENTS = 1 << 10
 _NO_BODY_STATUS = frozenset({204, 304})
-
-
-OURS = (Release, Abort, Linger)
-
-
-class Interrupt(events.Event):
-    """Something outside the stream ends it: a time-out, or access that was taken away."""
-
-    def __init__(self, stream_id: int, reason: str) -> None:
-        self.stream_id = stream_id
-        self.reason = reason
 
 
 class DialUpstream(mitm.GetHttpConnection):

@@ -16,8 +16,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.ports.stores import Change, Changes, StoreDown, subject_key
-from gateway.edge.mitm.http_layer import Interrupt
-from gateway.edge.mitm.stream import Exchange
+from gateway.edge.mitm.commands import Interrupt
+from gateway.edge.mitm.exchange import Exchange
 from gateway.pipeline.headers import Forward
 
 if TYPE_CHECKING:

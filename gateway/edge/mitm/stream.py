@@ -6,7 +6,6 @@ Law: nothing goes upstream before the verdict is Forward, and nothing comes back
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from mitmproxy import http
@@ -22,16 +21,16 @@ from wsproto.connection import ConnectionState as WebSocketState
 from wsproto.events import CloseConnection
 
 from gateway.edge.mitm import messages
-from gateway.edge.mitm.http1 import Abort
-from gateway.edge.mitm.http_layer import DISCARD_BYTES, ClientHttp2, DialUpstream, Interrupt, is_bodyless
+from gateway.edge.mitm.commands import Abort, Interrupt
+from gateway.edge.mitm.exchange import Exchange, Flow
+from gateway.edge.mitm.http_layer import DISCARD_BYTES, ClientHttp2, DialUpstream, is_bodyless
 from gateway.edge.mitm.sockets import unsent_bytes
 from gateway.pipeline.headers import Forward
-from gateway.pipeline.verdicts import InteractionRequired, LocalRequest, Verdict
+from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
 from gateway.replies.replies import Reply, grpc_status
 
 if TYPE_CHECKING:
     from gateway.edge.mitm.connection import ClientConnection
-    from gateway.server.worker import Generation
 
 Commands = layer.CommandGenerator[Any]
 LOCAL_BODY_BYTES = 1 << 16
@@ -56,48 +55,6 @@ _FROM_UPSTREAM = frozenset(
 )
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _KILL = http_events.ErrorCode.KILL
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """What the edge knows of one request while it lives. Times are `time.monotonic()` seconds.
-
-    `used_at`: when somebody last used it. A page that is left open with a WebSocket or an event stream is not used by
-    what the service sends on it (`is_feed`), a download is.
-    """
-
-    stream_id: int
-    request: http.Request
-    has_body: bool
-    gateway: Generation = None  # type: ignore[assignment]
-    verdict: Verdict | None = None
-    body: bytearray = field(default_factory=bytearray)
-    received: int = 0
-    sent: int = 0
-    status: int = 0
-    started: float = field(default_factory=time.monotonic)
-    waiting_since: float | None = None
-    progress_at: float = field(default_factory=time.monotonic)
-    judged_at: float = field(default_factory=time.monotonic)
-    used_at: float = field(default_factory=time.monotonic)
-    is_feed: bool = False
-    doubt_since: float | None = None
-    over: bool = False
-
-
-class Flow:
-    """What mitmproxy's layers ask of a flow; its own costs an id and a dozen attributes that nobody reads here."""
-
-    __slots__ = ("error", "exchange", "live", "request", "response", "server_conn", "websocket")
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self.request = exchange.request
-        self.response: http.Response | None = None
-        self.websocket: WebSocketData | None = None
-        self.error = None
-        self.live = True
-        self.server_conn: Any = None
 
 
 class Stream(mitm.HttpStream):

@@ -20,8 +20,7 @@ from mitmproxy.proxy.tunnel import TunnelState
 from mitmproxy.tls import ClientHello
 from OpenSSL import SSL, crypto
 
-from gateway.edge.mitm.http1 import Abort
-from gateway.edge.mitm.http_layer import OURS
+from gateway.edge.mitm.commands import OURS, Abort
 
 _HELLO_BYTES = 1 << 15
 _ALPN = (b"h2", b"http/1.1")

@@ -27,6 +27,7 @@ from bench.processes import BenchFailed
 from bench.world import World
 from gateway.config import Config, load
 from gateway.core.request import Peer, RawRequest
+from gateway.edge.mitm.connection import CAPABILITIES
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline
@@ -153,7 +154,7 @@ async def judged(pipeline: Pipeline, cases: Sequence[Case], calls: int) -> list[
     for number in range(calls):
         raw, peer = cases[number % len(cases)]
         started = time.perf_counter_ns()
-        verdict = await pipeline.judge(raw, peer)
+        verdict = await pipeline.judge(raw, peer, CAPABILITIES)
         taken.append((time.perf_counter_ns() - started) / 1000)
         if not isinstance(verdict, Forward):
             raise BenchFailed(f"a request was refused: {getattr(verdict, 'reason', verdict)}")

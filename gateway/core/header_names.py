@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 HOP_BY_HOP = frozenset(
@@ -71,10 +71,10 @@ def is_reserved(name: str) -> bool:
     return name in _FRAMING or name in _CREDENTIALS or is_ours(name)
 
 
-def drop(headers: list[tuple[str, str]], names: Iterable[str]) -> None:
-    """Remove every copy of these headers in place, in every spelling."""
+def without(headers: Sequence[tuple[str, str]], names: Iterable[str]) -> list[tuple[str, str]]:
+    """The headers without any copy of these, in any spelling."""
     unwanted = {spelling(name) for name in names}
-    headers[:] = [field for field in headers if spelling(field[0]) not in unwanted]
+    return [field for field in headers if spelling(field[0]) not in unwanted]
 
 
 @lru_cache(maxsize=4096)

@@ -60,6 +60,13 @@ REASONS: dict[str, Reason] = _table(
     ),
     ("headers_too_large", 431, "The request's header section is too large.", _CLIENT),
     ("body_too_large", 413, "The body is larger than this service accepts.", "Send less, or in parts."),
+    (
+        "body_type_unsupported",
+        415,
+        "The body has a type, or a compression, that cannot be checked as this service demands.",
+        "Send it uncompressed, as the type that the service documents.",
+    ),
+    ("body_invalid", 400, "The body does not have the form that is demanded here.", "Correct the client."),
     ("request_timeout", 408, "The request did not arrive in time.", _RETRY),
     ("too_many_connections", 429, "This client has too many connections open.", "Close some, then try again."),
     ("too_many_attempts", 429, "Too many attempts came from this address.", _RETRY),

@@ -1,26 +1,22 @@
-"""What goes on: the headers of a judged request as they go upstream and of its answer as they come back.
+"""The verdict `Forward`, and the headers of a judged request as they go upstream.
 
 Law: the gateway's own headers and cookies are set here and nowhere else; every other copy of them is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
-from gateway.core.cookies import sets_ours, without_ours
-from gateway.core.header_names import HOP_BY_HOP, is_field, is_framing, is_ours
+from gateway.core.capabilities import NO_CAPABILITIES, EdgeCapabilities
+from gateway.core.cookies import without_ours
+from gateway.core.header_names import is_field
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session
-from gateway.obligations.plan import NO_PLAN, ObligationFailed, Plan
+from gateway.obligations.plan import Plan
 
-# Alt-Svc would send clients past the gateway.
-# An upstream speaks neither for the gateway's port nor for the key of the gateway's session.
-_DROPPED_FROM_ANSWERS = HOP_BY_HOP | {"alt-svc", "secure-session-registration", "secure-session-challenge"}
-_NO_TRAILERS = _DROPPED_FROM_ANSWERS | {"set-cookie"}
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
@@ -42,7 +38,10 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """The request may go on: to `route`, with these end-to-end headers, under these obligations."""
+    """The request may go on: to `route`, with these end-to-end headers, under these obligations.
+
+    `added` are fields of ours for the response. `capabilities` are those of the edge that has it.
+    """
 
     decision_id: str
     facts: RequestFacts
@@ -52,7 +51,8 @@ class Forward:
     device: Device | None = None
     identity: Identity | None = None
     session: Session | None = None
-    added: tuple[tuple[str, str], ...] = ()  # fields of ours for the answer
+    added: tuple[tuple[str, str], ...] = ()
+    capabilities: EdgeCapabilities = NO_CAPABILITIES
 
 
 def request_headers(forward: Forward, signer: Signer) -> list[tuple[str, str]]:
@@ -95,37 +95,3 @@ def _plain(identity: Identity, device: Device | None) -> list[tuple[str, str]]:
         "x-gateway-device": device.id if device else "",
     }
     return [(name, quote(value, safe=_PRINTABLE)) for name, value in said.items() if value]
-
-
-def answer_headers(forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers of the answer as they go out: this hop's and ours removed, obligations enforced.
-
-    Raises ObligationFailed.
-    """
-    options = {option.strip().lower() for name, value in headers if name == "connection" for option in value.split(",")}
-    kept = [
-        (name, value)
-        for name, value in headers
-        if name not in _DROPPED_FROM_ANSWERS
-        and name not in options
-        and not is_ours(name)
-        and not (name == "set-cookie" and sets_ours(value))
-    ]
-    kept.append(("x-gateway-decision", forward.decision_id))
-    kept += forward.added
-    if forward.plan is not NO_PLAN:
-        forward.plan.enforce_response(kept)
-    return kept
-
-
-def answer_trailers(forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The trailers of the answer as they go out, without framing, ours and what an obligation removes."""
-    kept = [(name, value) for name, value in headers if not (name in _NO_TRAILERS or is_framing(name) or is_ours(name))]
-    if forward.plan is not NO_PLAN:
-        allowed = list(kept)
-        try:
-            forward.plan.enforce_response(allowed)
-        except ObligationFailed:
-            return []
-        kept = [item for item in kept if item in allowed]
-    return kept

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from gateway.audit.decision_log import decision_event
 from gateway.core.canonical import admit
+from gateway.core.capabilities import EdgeCapabilities
 from gateway.core.cookies import SESSION, digest, read_cookie
 from gateway.core.decision import NO_SIGNAL, Decision, RiskReport, StepUp
 from gateway.core.navigation import Redirect
@@ -33,8 +34,9 @@ from gateway.core.reasons import Refusal, reason
 from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits
 from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
-from gateway.obligations.plan import NO_PLAN, ObligationFailed, Obligations, Plan
-from gateway.pipeline.headers import Forward, Signer, answer_headers, answer_trailers, request_headers
+from gateway.obligations.plan import NO_PLAN, Obligations, Plan
+from gateway.obligations.steps import ObligationFailed
+from gateway.pipeline.headers import Forward, Signer, request_headers
 from gateway.pipeline.verdicts import (
     DecisionMetrics,
     InteractionRequired,
@@ -87,6 +89,7 @@ class _Case:
     peer: Peer
     decision_id: str
     started_ns: int
+    capabilities: EdgeCapabilities
     stage: str = "admit"
     mark_ns: int = 0
     timings_us: dict[str, int] = field(default_factory=dict)
@@ -136,17 +139,17 @@ class Pipeline:
     answer_fields: Callable[[RequestFacts], tuple[tuple[str, str], ...]] = _no_fields
     desk: InteractionStarter | None = None
     reactor: ReactionHandler | None = None
-    edge: str = "mitm"
-    phases: frozenset[str] = frozenset({"request", "response", "body"})
     limits: RequestLimits = _LIMITS
     trusted_proxies: Sequence[IpNetwork] = ()
     clock: Callable[[], float] = time.time
     deadline_s: float = 15.0
 
-    async def judge(self, raw: RawRequest, peer: Peer, flaw: Refusal | None = None) -> Verdict:
-        """Stages 1 to 10 and 13 for one request. Never raises; whatever fails is a denial."""
+    async def judge(
+        self, raw: RawRequest, peer: Peer, capabilities: EdgeCapabilities, flaw: Refusal | None = None
+    ) -> Verdict:
+        """Stages 1 to 10 and 13 for one request of an edge with these capabilities. Never raises; it denies."""
         now_ns = time.perf_counter_ns()
-        case = _Case(peer, self.new_id(), now_ns, mark_ns=now_ns)
+        case = _Case(peer, self.new_id(), now_ns, capabilities, mark_ns=now_ns)
         return await self._bounded(case, self._judged(case, raw, flaw))
 
     async def again(self, forward: Forward, *, in_use: bool = False) -> Reply | None:
@@ -156,7 +159,8 @@ class Pipeline:
         is asked for again. Only a verdict that changed is recorded.
         """
         now_ns = time.perf_counter_ns()
-        case = _Case(forward.facts.peer, forward.decision_id, now_ns, mark_ns=now_ns, facts=forward.facts, again=True)
+        case = _Case(forward.facts.peer, forward.decision_id, now_ns, forward.capabilities, mark_ns=now_ns, again=True)
+        case.facts = forward.facts
         case.route, case.in_use = forward.route, in_use
         return await self._bounded(case, self._judged_again(case, forward), min(self.deadline_s, _AGAIN_S))
 
@@ -253,15 +257,15 @@ class Pipeline:
             case.identity,
             case.session,
             self.answer_fields(facts),
+            case.capabilities,
         )
         headers = request_headers(forward, self.signer)
         if plan is not NO_PLAN:
             try:
-                refusal = plan.enforce_request(headers, facts)
+                enforced = plan.enforce_request(headers, facts)
             except ObligationFailed as failure:
-                refusal = Refusal("obligation_failed", str(failure))
-            if refusal is not None:
-                return refusal
+                return Refusal("obligation_failed", str(failure))
+            return enforced if isinstance(enforced, Refusal) else replace(forward, headers=enforced)
         return forward
 
     async def _stages_again(self, case: _Case, forward: Forward) -> Plan | Refusal:
@@ -336,7 +340,9 @@ class Pipeline:
                 why = f"by policy: {decision.reasons[0]}"
                 case.reacted = await self.reactor.react(decision.reactions, identity, case.session, why)
             return Refusal(decision.reasons[0])
-        return self.obligations.plan(decision.obligations, self.phases) if decision.obligations else NO_PLAN
+        if not decision.obligations:
+            return NO_PLAN
+        return self.obligations.plan(decision.obligations, facts, case.capabilities)
 
     async def _without_device(self, case: _Case, facts: RequestFacts, route: Route) -> Refusal:
         """`device_required`; `binding_mismatch` for the cookie of a session that a device holds, which ends with that.
@@ -375,26 +381,6 @@ class Pipeline:
             if found is not None:
                 return found
         return None if before is None else Refusal("login_required", "nobody knows this person any more")
-
-    # ---- stage 12, called by the edge when the answer's head is there ----
-
-    def enforce_response(self, forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]] | Reply:
-        """The headers of the answer as they go out: this hop's and ours removed, obligations enforced."""
-        try:
-            return answer_headers(forward, headers)
-        except ObligationFailed:
-            return self.refuse(forward.facts, "obligation_failed", forward.decision_id)
-
-    def enforce_trailers(self, forward: Forward, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The trailers of the answer as they go out."""
-        return answer_trailers(forward, headers)
-
-    def enforce_body(self, forward: Forward, content_type: str, body: bytes) -> bytes | Reply:
-        """The body of the answer as it goes out; one that cannot be enforced is dropped."""
-        try:
-            return forward.plan.enforce_body(content_type, body)
-        except ObligationFailed:
-            return self.refuse(forward.facts, "obligation_failed", forward.decision_id)
 
     def refuse(self, facts: RequestFacts | None, code: str, decision_id: str = "") -> Reply:
         """A denial outside the stages (the upstream failed, a time-out, access taken away)."""
@@ -499,5 +485,5 @@ class Pipeline:
             cut=case.again,
             policy_version=self.decider.version,
             timings_us=case.timings_us,
-            edge=self.edge,
+            edge=case.capabilities.edge,
         )

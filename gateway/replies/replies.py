@@ -42,6 +42,7 @@ _PROBLEM_TITLES = {
     405: "Method not allowed",
     408: "Request timeout",
     413: "Content too large",
+    415: "Unsupported media type",
     421: "Misdirected request",
     429: "Too many requests",
     431: "Header fields too large",

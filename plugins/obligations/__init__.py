@@ -1,6 +1,6 @@
 """Obligations enforce what policy demands beside its effect."""
 
-from gateway.core.obligations import Obliger
+from gateway.core.obligations import ObligationHandler
 from plugins.obligations.mask_json import MaskJson
 from plugins.obligations.max_body import MaxBody
 from plugins.obligations.no_store import NoStore
@@ -9,9 +9,9 @@ from plugins.obligations.request_headers import RequestHeaders
 from plugins.obligations.response_headers import ResponseHeaders
 
 # In the order in which they are enforced: what refuses, what asks upstream, what changes the answer.
-ALL: tuple[type[Obliger], ...] = (ReadOnly, MaxBody, RequestHeaders, MaskJson, ResponseHeaders, NoStore)
+ALL: tuple[type[ObligationHandler], ...] = (ReadOnly, MaxBody, RequestHeaders, MaskJson, ResponseHeaders, NoStore)
 
 
-def builtin() -> tuple[Obliger, ...]:
+def builtin() -> tuple[ObligationHandler, ...]:
     """One of each."""
     return tuple(plugin() for plugin in ALL)

@@ -9,16 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
-from gateway.core.header_names import drop, spelling
-from gateway.core.reasons import Refusal
-from gateway.core.request import RequestFacts
+from gateway.core.capabilities import BodyMode, Direction
+from gateway.core.header_names import spelling
+from gateway.core.obligations import BodyInfo, Headers, ObligationContext, Params, WholeBody
 
 _MOST = 100
-_LIMIT_BYTES = 8 << 20
 _EVERY = "*"
-# A part of a document cannot be masked: the service must answer with the whole of it, uncompressed.
-_WHOLE = ("accept-encoding", "range", "if-range", "te")
-_STALE = ("etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "signature")
 
 
 class MaskJson:
@@ -28,7 +24,8 @@ class MaskJson:
     """
 
     kind = "mask_json"
-    phases = frozenset({"request", "response", "body"})
+    direction: ClassVar[Direction] = "response"
+    mode: ClassVar[BodyMode] = "whole"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "anyOf": [{"required": ["pointers"]}, {"required": ["fields"]}],
@@ -52,7 +49,7 @@ class MaskJson:
         "examples": [{"fields": ["iban"], "keep_last": 4}, {"pointers": ["/people/*/birthday"]}],
     }
 
-    def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    def parse(self, params: Params) -> Params:
         """Split pointers, the fields as a set, `mask` and `keep_last` with their defaults. Raises ValueError."""
         if params.keys() - {"pointers", "fields", "mask", "keep_last"} or not params.keys() & {"pointers", "fields"}:
             raise ValueError("mask_json takes pointers or fields, mask and keep_last")
@@ -68,40 +65,32 @@ class MaskJson:
             "keep_last": keep_last,
         }
 
-    def request(self, headers: list[tuple[str, str]], params: Mapping[str, Any], facts: RequestFacts) -> Refusal | None:
-        """Ask the service for the whole document, uncompressed; refuse what answers with something else."""
+    def response_head(self, headers: Headers, params: Params) -> Headers:
+        """Raise ValueError early for a response that cannot be masked."""
         del params
-        if facts.protocol in {"websocket", "grpc"}:
-            return Refusal("obligation_unsupported", "mask_json: no JSON document comes back")
-        drop(headers, _WHOLE)
-        headers.append(("accept-encoding", "identity"))
-        return None
+        if any(spelling(name) == "content-type" and not _is_json(value) for name, value in headers):
+            raise ValueError("the response is not JSON")
+        return headers
 
-    def response(self, headers: list[tuple[str, str]], params: Mapping[str, Any]) -> None:
-        """Raise ValueError early for an answer that cannot be masked; drop what describes the unmasked body."""
-        del params
-        for name, value in headers:
-            name = spelling(name)  # noqa: PLW2901 - the same header, in the one spelling
-            if name == "content-encoding" and value.strip().lower() != "identity":
-                raise ValueError("the answer is compressed")
-            if name == "content-range":
-                raise ValueError("the answer is a part of a document")
-            if name == "content-type" and not _is_json(value):
-                raise ValueError("the answer is not JSON")
-        drop(headers, _STALE)
+    def open(self, params: Params, info: BodyInfo, context: ObligationContext) -> WholeBody:
+        """The masking of one document."""
+        del context
+        is_json = _is_json(f"{info.media_type}; charset={info.charset}")
+        return WholeBody(lambda body: _mask(body, params, is_json=is_json))
 
-    def body(self, content_type: str, body: bytes, params: Mapping[str, Any]) -> bytes:
-        """The document, masked and written anew. Raises ValueError when it is not UTF-8 JSON, or too long."""
-        if not body:
-            return body
-        if not _is_json(content_type) or len(body) > _LIMIT_BYTES:
-            raise ValueError("the body is not JSON, or too long")
-        root = [json.loads(body.decode("utf-8"), parse_constant=_no_constant)]
-        for pointer in params["pointers"]:
-            _at(root, ("0", *pointer), params)
-        if params["fields"]:
-            _named(root, params)
-        return json.dumps(root[0], ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+def _mask(body: bytes, params: Params, *, is_json: bool) -> bytes:
+    """The document, masked and written anew. Raises ValueError when it is not UTF-8 JSON."""
+    if not body:
+        return body
+    if not is_json:
+        raise ValueError("the body is not JSON")
+    root = [json.loads(body.decode("utf-8"), parse_constant=_no_constant)]
+    for pointer in params["pointers"]:
+        _at(root, ("0", *pointer), params)
+    if params["fields"]:
+        _named(root, params)
+    return json.dumps(root[0], ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _texts(params: Mapping[str, Any], key: str, longest: int) -> Sequence[str]:

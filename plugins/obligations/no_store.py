@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.core.header_names import drop
-from gateway.core.reasons import Refusal
-from gateway.core.request import RequestFacts
+from gateway.core.header_names import without
+from gateway.core.obligations import Headers, Params
 
 _CACHING = ("cache-control", "expires", "pragma", "age", "surrogate-control", "cdn-cache-control")
 
@@ -16,29 +15,19 @@ class NoStore:
     """Replace whatever the service says about caching by `Cache-Control: no-store` (RFC 9111 section 5.2.2.5)."""
 
     kind = "no_store"
-    phases = frozenset({"response"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,
         "examples": [{}],
     }
 
-    def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    def parse(self, params: Params) -> Params:
         """No parameters. Raises ValueError for any."""
         if params:
             raise ValueError("no_store takes no parameters")
         return params
 
-    def request(self, headers: list[tuple[str, str]], params: Mapping[str, Any], facts: RequestFacts) -> Refusal | None:
-        """Not a phase of this plugin."""
-        raise NotImplementedError
-
-    def response(self, headers: list[tuple[str, str]], params: Mapping[str, Any]) -> None:
+    def response_head(self, headers: Headers, params: Params) -> Headers:
         """Set the one header, drop its rivals."""
         del params
-        drop(headers, _CACHING)
-        headers.append(("cache-control", "no-store"))
-
-    def body(self, content_type: str, body: bytes, params: Mapping[str, Any]) -> bytes:
-        """Not a phase of this plugin."""
-        raise NotImplementedError
+        return [*without(headers, _CACHING), ("cache-control", "no-store")]

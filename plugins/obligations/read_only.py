@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from gateway.core.obligations import Headers, Params
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 
@@ -15,30 +16,21 @@ class ReadOnly:
     """Refuse with `read_only` whatever is not GET, HEAD or OPTIONS, and every WebSocket: it can carry changes."""
 
     kind = "read_only"
-    phases = frozenset({"request"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,
         "examples": [{}],
     }
 
-    def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    def parse(self, params: Params) -> Params:
         """No parameters. Raises ValueError for any."""
         if params:
             raise ValueError("read_only takes no parameters")
         return params
 
-    def request(self, headers: list[tuple[str, str]], params: Mapping[str, Any], facts: RequestFacts) -> Refusal | None:
+    def request_head(self, headers: Headers, params: Params, facts: RequestFacts) -> Headers | Refusal:
         """Refuse a change; a method that a header would make of it is refused before any policy is asked."""
-        del headers, params
+        del params
         if facts.method not in _SAFE or facts.protocol == "websocket":
             return Refusal("read_only")
-        return None
-
-    def response(self, headers: list[tuple[str, str]], params: Mapping[str, Any]) -> None:
-        """Not a phase of this plugin."""
-        raise NotImplementedError
-
-    def body(self, content_type: str, body: bytes, params: Mapping[str, Any]) -> bytes:
-        """Not a phase of this plugin."""
-        raise NotImplementedError
+        return headers

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.core.header_names import drop, is_field, is_reserved, spelling
+from gateway.core.header_names import is_field, is_reserved, spelling, without
+from gateway.core.obligations import Headers, Params
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 
@@ -19,7 +20,6 @@ class RequestHeaders:
     """
 
     kind = "request_headers"
-    phases = frozenset({"request"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["set"],
@@ -36,7 +36,7 @@ class RequestHeaders:
         "examples": [{"set": {"x-department": "sales"}}],
     }
 
-    def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    def parse(self, params: Params) -> Params:
         """`set`, an object of names and values. Raises ValueError."""
         wanted = params.get("set")
         if params.keys() != {"set"} or not isinstance(wanted, Mapping) or not 1 <= len(wanted) <= _MOST:
@@ -48,17 +48,7 @@ class RequestHeaders:
                 raise ValueError("request_headers may not set this header")
         return params
 
-    def request(self, headers: list[tuple[str, str]], params: Mapping[str, Any], facts: RequestFacts) -> Refusal | None:
+    def request_head(self, headers: Headers, params: Params, facts: RequestFacts) -> Headers | Refusal:
         """Replace every copy."""
         del facts
-        drop(headers, params["set"])
-        headers.extend(params["set"].items())
-        return None
-
-    def response(self, headers: list[tuple[str, str]], params: Mapping[str, Any]) -> None:
-        """Not a phase of this plugin."""
-        raise NotImplementedError
-
-    def body(self, content_type: str, body: bytes, params: Mapping[str, Any]) -> bytes:
-        """Not a phase of this plugin."""
-        raise NotImplementedError
+        return [*without(headers, params["set"]), *params["set"].items()]

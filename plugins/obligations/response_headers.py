@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.core.header_names import drop, is_field, is_framing, is_ours, spelling
-from gateway.core.reasons import Refusal
-from gateway.core.request import RequestFacts
+from gateway.core.header_names import is_field, is_framing, is_ours, spelling, without
+from gateway.core.obligations import Headers, Params
 
 # Two of these are both obeyed, so ours stands beside the service's and can only take more away.
 _ADDED = frozenset({"content-security-policy", "permissions-policy", "clear-site-data"})
@@ -37,7 +36,6 @@ class ResponseHeaders:
     """
 
     kind = "response_headers"
-    phases = frozenset({"response"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "minProperties": 1,
@@ -58,7 +56,7 @@ class ResponseHeaders:
         "examples": [{"set": {"x-frame-options": "DENY"}, "remove": ["server"]}],
     }
 
-    def parse(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    def parse(self, params: Params) -> Params:
         """`set` and `remove`, at least one of them. Raises ValueError."""
         wanted, unwanted = params.get("set", {}), params.get("remove", [])
         if not params or params.keys() - {"set", "remove"}:
@@ -76,15 +74,7 @@ class ResponseHeaders:
                 raise ValueError("response_headers may not remove this header")
         return {"set": wanted, "remove": unwanted}
 
-    def request(self, headers: list[tuple[str, str]], params: Mapping[str, Any], facts: RequestFacts) -> Refusal | None:
-        """Not a phase of this plugin."""
-        raise NotImplementedError
-
-    def response(self, headers: list[tuple[str, str]], params: Mapping[str, Any]) -> None:
+    def response_head(self, headers: Headers, params: Params) -> Headers:
         """Remove, then set."""
-        drop(headers, [*params["remove"], *(params["set"].keys() - _ADDED)])
-        headers.extend(params["set"].items())
-
-    def body(self, content_type: str, body: bytes, params: Mapping[str, Any]) -> bytes:
-        """Not a phase of this plugin."""
-        raise NotImplementedError
+        replaced = [*params["remove"], *(params["set"].keys() - _ADDED)]
+        return [*without(headers, replaced), *params["set"].items()]

@@ -19,6 +19,7 @@ from websockets.asyncio.server import serve as serve_websocket
 
 from gateway.adapters.sqlite.store import SqliteStore
 from gateway.core.decision import Decision, Obligation
+from gateway.core.obligations import Headers
 from gateway.core.ports.stores import StoreDown, subject_key
 from gateway.core.reasons import Refusal
 from gateway.core.subject import Device, Identity, Session
@@ -92,13 +93,12 @@ class Mark:
     """An obligation that marks the answer."""
 
     kind = "mark"
-    phases = frozenset({"response"})
 
     def parse(self, params: Any) -> Any:
         return params
 
-    def response(self, headers: list[tuple[str, str]], params: Any) -> None:
-        headers.append(("x-marked", "1"))
+    def response_head(self, headers: Headers, params: Any) -> Headers:
+        return [*headers, ("x-marked", "1")]
 
 
 class Watched:

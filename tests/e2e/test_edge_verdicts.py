@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gateway.core.decision import Decision, Obligation
+from gateway.core.obligations import WholeBody
 from gateway.core.ports.stores import StoreDown
 from gateway.core.reasons import Refusal
 from gateway.core.routes import Route
@@ -120,18 +121,22 @@ class Shout:
     """Turns a whole body to upper case; refuses one that is quiet already."""
 
     kind = "shout"
-    phases = frozenset({"request", "response", "body"})
+    direction = "response"
+    mode = "whole"
 
     def parse(self, params):
         return params
 
-    def request(self, headers, params, facts):
-        headers.append(("x-shout", "1"))
+    def request_head(self, headers, params, facts):
+        return [*headers, ("x-shout", "1")]
 
-    def response(self, headers, params):
-        headers[:] = [*(item for item in headers if item[0] != "x-quiet"), ("x-loud", "1")]
+    def response_head(self, headers, params):
+        return [*(item for item in headers if item[0] != "x-quiet"), ("x-loud", "1")]
 
-    def body(self, content_type, body, params):
+    def open(self, params, info, context):
+        return WholeBody(self.shout)
+
+    def shout(self, body):
         if not body:
             raise ValueError
         return body.upper()

@@ -78,7 +78,7 @@ def test_broad_excepts_are_few_and_known() -> None:
     known = {
         # To judge, to conclude when that failed as well, and the gateway's own answers.
         "gateway/pipeline/pipeline.py": 3,
-        "gateway/obligations/plan.py": 1,
+        "gateway/obligations/steps.py": 1,
         "gateway/edge/mitm/connection.py": 1,
         "gateway/server/worker.py": 2,
         # Undoing a half-built engine, then raising again.

@@ -31,6 +31,7 @@ from gateway.core.reasons import REASONS
 from gateway.core.request import Peer, RawRequest
 from gateway.core.subject import Device, Identity
 from gateway.demo.idp.provider import DevProvider, serving
+from gateway.edge.mitm.connection import CAPABILITIES
 from gateway.endpoints import app as endpoints
 from gateway.endpoints import logout as backchannel
 from gateway.identity.devices.ca_files import found_pki
@@ -165,7 +166,7 @@ class Site:
         host = next((value for name, value in head if name == "host"), HOST)
         peer = Peer(next(self.addresses), 4711, sni=host)
         return await self.gateway.pipeline.judge(
-            RawRequest(method.encode(), b"", target.encode("latin-1", "replace"), fields, "1.1"), peer
+            RawRequest(method.encode(), b"", target.encode("latin-1", "replace"), fields, "1.1"), peer, CAPABILITIES
         )
 
     async def ask(self, method: str, target: str, head: list[tuple[str, str]], body: bytes) -> Reply:

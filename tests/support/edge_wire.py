@@ -23,12 +23,10 @@ from gateway.edge.mitm.stream import Stream
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.obligations.plan import NO_PLAN, Plan
 from gateway.pipeline.headers import Forward
-from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.verdicts import LocalRequest
 from gateway.replies.replies import Reply, deny
 
 SETTINGS = SimpleNamespace(proxy_debug=False, validate_inbound_headers=True, normalize_outbound_headers=True)
-NOTHING: Any = SimpleNamespace()
 
 
 class Wire:
@@ -53,7 +51,6 @@ class Wire:
         self.peer = Peer("10.0.0.9", 1, sni="a.example")
         self.http = GatewayHttpLayer(Context(self.client, SETTINGS), Stream, 10, 4096)  # type: ignore[arg-type]
         self.answer, self.plan, self.dial_error = judge or self.allow, plan, dial_error
-        self.pipeline = Pipeline(*[NOTHING] * 14)
         self.draining = False
         self.held = False
         self.to_client = b""
@@ -89,7 +86,6 @@ class Wire:
         elif isinstance(command, HttpRequestHeadersHook):
             done = events.HookCompleted(command)
             exchange = command.flow.exchange  # type: ignore[attr-defined]
-            exchange.gateway = SimpleNamespace(pipeline=self.pipeline)
             flaw = getattr(exchange.request, "flaw", None)
             exchange.verdict = self.answer(flaw or self._facts(exchange))
             if self.held:
@@ -165,20 +161,3 @@ class Wire:
     def refuse(self, exchange: Exchange, code: str) -> Reply:
         facts = exchange.verdict.facts if isinstance(exchange.verdict, Forward | LocalRequest) else None
         return deny(facts, (code,), "id")
-
-    def answered(self, exchange: Exchange, response: Any, bodyless: bool) -> Any:
-        fields = [item for item in response.headers.fields if item[0].lower() != b"transfer-encoding"]
-        buffered = exchange.verdict.plan.needs_body and not bodyless  # type: ignore[union-attr]
-        if not bodyless and not buffered and not any(name.lower() == b"content-length" for name, _ in fields):
-            fields.append((b"transfer-encoding", b"chunked"))
-        response.headers.fields = tuple(fields)
-        return response
-
-    def trailed(self, exchange: Exchange, trailers: Any) -> Any:
-        return trailers
-
-    def enforced(self, exchange: Exchange, response: Any) -> Any:
-        body = exchange.gateway.pipeline.enforce_body(exchange.verdict, "text/plain", bytes(exchange.body))  # type: ignore[arg-type]
-        if isinstance(body, bytes):
-            response.headers["content-length"] = str(len(body))
-        return body

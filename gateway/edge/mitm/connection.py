@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from mitmproxy import http
 from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
@@ -25,9 +24,9 @@ from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers import websocket as ws
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
 
+from gateway.core.capabilities import ALL_BODIES, ALL_HEADS, EdgeCapabilities
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
-from gateway.edge.mitm import messages
 from gateway.edge.mitm.commands import Abort, Interrupt, Linger, Release
 from gateway.edge.mitm.exchange import Exchange
 from gateway.edge.mitm.http1 import ClientHttp1
@@ -45,9 +44,10 @@ from gateway.replies.replies import Reply
 if TYPE_CHECKING:
     from gateway.server.worker import EdgeHost
 
+# Heads and bodies in both directions, streamed and whole.
+CAPABILITIES = EdgeCapabilities("mitm", ALL_HEADS, ALL_BODIES)
 _LINGER_S = 2.0
 _SWITCHING = 101
-_NO_CONTENT = 204
 _OPTIONS = SimpleNamespace(
     validate_inbound_headers=True,
     normalize_outbound_headers=True,
@@ -291,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
             ended=not exchange.has_body,
         )
         flaw: Refusal | None = getattr(request, "flaw", None)
-        exchange.verdict = await gateway.pipeline.judge(raw, self.peer, flaw)
+        exchange.verdict = await gateway.pipeline.judge(raw, self.peer, CAPABILITIES, flaw)
         self.pump(events.HookCompleted(hook))
 
     async def _answer(self, hook: HttpRequestHook, exchange: Exchange) -> None:
@@ -303,7 +303,8 @@ class ClientConnection(asyncio.Protocol):
             verdict = await pipeline.own(answer_local(exchange.gateway.endpoints, verdict, body), verdict.facts)
             if isinstance(verdict, Resuming):
                 resume, exchange.has_body = verdict.resume, False
-                verdict, body, added = await pipeline.judge(resume.raw, self.peer), resume.body, resume.added
+                verdict = await pipeline.judge(resume.raw, self.peer, CAPABILITIES)
+                body, added = resume.body, resume.added
         if isinstance(verdict, InteractionRequired):
             verdict = await pipeline.ask(verdict, body)
         if isinstance(verdict, Forward):
@@ -346,49 +347,6 @@ class ClientConnection(asyncio.Protocol):
         """The upstream ended the connection instead of answering."""
         if isinstance(exchange.verdict, Forward):
             self.edge.upstream_broke(exchange.verdict.route)
-
-    def answered(self, exchange: Exchange, response: http.Response, bodyless: bool) -> http.Response | Reply:
-        """The answer's head as it goes out, or a denial in its place."""
-        verdict = cast("Forward", exchange.verdict)
-        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields]
-        chunked = any(name == "transfer-encoding" for name, _ in headers)
-        buffered = verdict.plan.needs_body and not bodyless
-        if chunked or buffered or response.status_code == _NO_CONTENT:
-            headers = [item for item in headers if item[0] != "content-length"]
-        kept = exchange.gateway.pipeline.enforce_response(verdict, headers)
-        if isinstance(kept, Reply):
-            return kept
-        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept]
-        http2 = self.client.alpn == b"h2"
-        if not http2:
-            if response.status_code == _SWITCHING:
-                fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
-            elif not bodyless and not buffered and not any(name == b"content-length" for name, _ in fields):
-                fields.append((b"transfer-encoding", b"chunked"))
-            if self.draining and response.status_code != _SWITCHING:
-                fields.append((b"connection", b"close"))
-        response.data.headers = messages.headers(fields)
-        response.data.http_version = b"HTTP/2.0" if http2 else b"HTTP/1.1"
-        return response
-
-    def trailed(self, exchange: Exchange, trailers: http.Headers) -> http.Headers:
-        """The answer's trailers as they go out."""
-        verdict = cast("Forward", exchange.verdict)
-        fields = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in trailers.fields]
-        kept = exchange.gateway.pipeline.enforce_trailers(verdict, fields)
-        return http.Headers([(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept])
-
-    def enforced(self, exchange: Exchange, response: http.Response) -> bytes | Reply:
-        """The whole body of an answer as it goes out; its length and validators are set anew."""
-        verdict = cast("Forward", exchange.verdict)
-        kind = response.headers.get("content-type", "")
-        body = exchange.gateway.pipeline.enforce_body(verdict, kind, bytes(exchange.body))
-        exchange.body.clear()
-        if isinstance(body, bytes):
-            for name in ("etag", "digest", "content-digest", "content-md5", "accept-ranges", "last-modified"):
-                response.headers.pop(name, None)
-            response.headers["content-length"] = str(len(body))
-        return body
 
     # ---- time ----
 

@@ -5,38 +5,31 @@ Law: nothing goes upstream before the verdict is Forward, and nothing comes back
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from mitmproxy import http
-from mitmproxy.net.http.status_codes import RESPONSES
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as mitm
 from mitmproxy.proxy.layers.http import _events as http_events
-from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
-from mitmproxy.websocket import WebSocketData
-from wsproto.connection import ConnectionState as WebSocketState
-from wsproto.events import CloseConnection
 
-from gateway.edge.mitm import messages
 from gateway.edge.mitm.commands import Abort, Interrupt
 from gateway.edge.mitm.exchange import Exchange, Flow
-from gateway.edge.mitm.http_layer import DISCARD_BYTES, ClientHttp2, DialUpstream, is_bodyless
+from gateway.edge.mitm.http_layer import ClientHttp2
+from gateway.edge.mitm.ports import Commands, ConnectionPort
+from gateway.edge.mitm.request_half import RequestHalf
+from gateway.edge.mitm.response import (
+    own_response,
+)
+from gateway.edge.mitm.response_half import ResponseHalf
 from gateway.edge.mitm.sockets import unsent_bytes
+from gateway.edge.mitm.websocket import MESSAGE_TOO_BIG, POLICY_VIOLATION, close_frames, has_huge_message
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
 from gateway.replies.replies import Reply, grpc_status
 
-if TYPE_CHECKING:
-    from gateway.edge.mitm.connection import ClientConnection
-
-Commands = layer.CommandGenerator[Any]
-LOCAL_BODY_BYTES = 1 << 16
-ASK_BODY_BYTES = 1 << 20
-ENFORCED_BODY_BYTES = 8 << 20
-MESSAGE_BYTES = 16 << 20
 _FROM_CLIENT = frozenset(
     {
         http_events.RequestHeaders,
@@ -64,15 +57,21 @@ class Stream(mitm.HttpStream):
     exchange: Exchange
 
     @property
-    def edge(self) -> ClientConnection:
+    def edge(self) -> ConnectionPort:
         """The connection this stream belongs to."""
         return self.context.client.gateway  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def is_http2(self) -> bool:
+        """Whether the client speaks HTTP/2."""
+        return self.context.client.alpn == b"h2"
 
     def __init__(self, context: Context, stream_id: int) -> None:
         layer.Layer.__init__(self, context)
         self.stream_id = stream_id
         self.client_state = self.state_wait_for_request_headers
         self.server_state = self.state_errored
+        self.request_half, self.response_half = RequestHalf(self), ResponseHalf(self)
 
     def _handle_event(self, event: events.Event) -> Commands:
         kind: Any = type(event)
@@ -84,8 +83,6 @@ class Stream(mitm.HttpStream):
         else:
             state = self.interrupt if kind is Interrupt else self.handle_protocol_error
         return cast("Commands", state(event))
-
-    # ---- the request ----
 
     def state_wait_for_request_headers(self, event: http_events.RequestHeaders) -> Commands:
         """Stages 1 to 10: ask the pipeline, then do what it says."""
@@ -99,162 +96,17 @@ class Stream(mitm.HttpStream):
                 return
         verdict = self.exchange.verdict
         if isinstance(verdict, Forward):
-            yield from self.forward(verdict, ended=event.end_stream)
+            yield from self.request_half.begin(verdict, ended=event.end_stream)
         elif isinstance(verdict, LocalRequest | InteractionRequired):
-            self.client_state = self.state_collect_request
+            self.client_state = self.request_half.collect_own
+        elif isinstance(verdict, Reply):
+            yield from self.reply(verdict)
         else:
-            refused = verdict if isinstance(verdict, Reply) else self.edge.refuse(self.exchange, "gateway_error")
-            yield from self.reply(refused)
+            yield from self.refuse("gateway_error")
 
-    def forward(self, verdict: Forward, *, ended: bool, fresh: bool = False) -> Commands:
-        """Stage 11: find a healthy address, send the head that was judged."""
-        upstream = self.edge.upstream(self.exchange, verdict)
-        for address in upstream.candidates():
-            connection, error = yield DialUpstream(upstream, address, fresh=fresh)
-            if error is None:
-                break
-            upstream.failed(address)
-        else:
-            yield from self.reply(self.edge.refuse(self.exchange, "upstream_unreachable"))
-            return
-        self.context.server = self.flow.server_conn = connection
-        if self.exchange.has_body and verdict.facts.header("expect"):
-            interim = messages.response(100, (), reason=b"Continue")
-            yield mitm.SendHttp(http_events.ResponseHeaders(self.stream_id, interim), self.context.client)
-        self.flow.request = upstream.request(verdict, ended)
-        self.client_state = self.state_stream_request_body
-        self.server_state = self.state_wait_for_response_headers
-        self.exchange.waiting_since = time.monotonic()
-        yield mitm.SendHttp(http_events.RequestHeaders(self.stream_id, self.flow.request, ended), self.context.server)
-
-    def state_stream_request_body(self, event: events.Event) -> Commands:
-        """Pass the body on, up to the route's limit; request trailers were not judged and are dropped."""
-        if isinstance(event, http_events.RequestData):
-            self.exchange.received += len(event.data)
-            self.exchange.progress_at = self.exchange.used_at = time.monotonic()
-            verdict = self.exchange.verdict
-            if isinstance(verdict, Forward) and self.exchange.received > verdict.route.body_limit_bytes:
-                yield from self.interrupt(Interrupt(self.stream_id, "body_too_large"))
-                return
-            yield mitm.SendHttp(event, self.context.server)
-        elif isinstance(event, http_events.RequestEndOfMessage):
-            self.client_state = self.state_done
-            self.exchange.has_body = False
-            self.exchange.waiting_since = time.monotonic()
-            yield mitm.SendHttp(event, self.context.server)
-            if self.server_state == self.state_done:
-                yield from self.drop()
-
-    def state_collect_request(self, event: events.Event) -> Commands:
-        """Gather the small body of a request that the gateway answers itself, or that waits for its sender."""
-        exchange = self.exchange
-        if isinstance(event, http_events.RequestData):
-            exchange.body += event.data
-            asked = exchange.verdict if isinstance(exchange.verdict, InteractionRequired) else None
-            if len(exchange.body) > (LOCAL_BODY_BYTES if asked is None else ASK_BODY_BYTES):
-                yield from self.reply(self.edge.refuse(exchange, "body_too_large") if asked is None else asked.reply)
-        elif isinstance(event, http_events.RequestEndOfMessage):
-            exchange.has_body = False
-            self.client_state = self.state_errored
-            yield HttpRequestHook(self.flow)  # type: ignore[arg-type]
-            verdict = exchange.verdict
-            if isinstance(verdict, Forward):
-                yield from self.resume(verdict, bytes(exchange.body))
-                return
-            yield from self.reply(
-                verdict if isinstance(verdict, Reply) else self.edge.refuse(exchange, "gateway_error")
-            )
-
-    def resume(self, verdict: Forward, body: bytes) -> Commands:
-        """Forward a request that has waited, in place of the one that came; it is here as a whole."""
-        self.exchange.body.clear()
-        yield from self.forward(verdict, ended=not body)
-        if self.exchange.over:
-            return
-        self.client_state = self.state_done
-        if body:
-            yield mitm.SendHttp(http_events.RequestData(self.stream_id, body), self.context.server)
-        yield mitm.SendHttp(http_events.RequestEndOfMessage(self.stream_id), self.context.server)
-
-    # ---- the response ----
-
-    def state_wait_for_response_headers(self, event: http_events.ResponseHeaders) -> Commands:
-        """Stage 12: enforce what policy demands of the answer before its first byte goes out."""
-        verdict = self.exchange.verdict
-        if not isinstance(verdict, Forward):
-            raise TypeError("an answer without a verdict")
-        self.exchange.waiting_since = None
-        self.exchange.progress_at = time.monotonic()
-        switching = event.response.status_code == 101  # noqa: PLR2004
-        bodyless = event.end_stream or is_bodyless(verdict.facts.method, event.response.status_code)
-        answer = (
-            self.edge.refuse(self.exchange, "upstream_broken")
-            if switching != (verdict.facts.protocol == "websocket") and switching
-            else self.edge.answered(self.exchange, event.response, bodyless)
-        )
-        if isinstance(answer, Reply):
-            yield from self.give_up_upstream()
-            yield from self.reply(answer)
-            return
-        self.flow.response = answer
-        if verdict.plan.needs_body and not bodyless:
-            self.server_state = self.state_collect_response
-            return
-        self.exchange.status = answer.status_code
-        self.exchange.is_feed = answer.headers.get("content-type", "").startswith("text/event-stream")
-        if switching:
-            self.flow.websocket = WebSocketData()
-        self.server_state = self.state_stream_response_body
-        yield mitm.SendHttp(
-            http_events.ResponseHeaders(self.stream_id, answer, event.end_stream and not switching),
-            self.context.client,
-        )
-
-    def state_stream_response_body(self, event: events.Event) -> Commands:
-        """Pass the answer on as it comes."""
-        if isinstance(event, http_events.ResponseData):
-            self.exchange.sent += len(event.data)
-            if not self.exchange.is_feed:
-                self.exchange.used_at = time.monotonic()
-            yield mitm.SendHttp(event, self.context.client)
-        elif isinstance(event, http_events.ResponseTrailers):
-            event.trailers = self.edge.trailed(self.exchange, event.trailers)
-            if event.trailers:
-                yield mitm.SendHttp(event, self.context.client)
-        elif isinstance(event, http_events.ResponseEndOfMessage):
-            yield from self.finish()
-
-    def state_collect_response(self, event: events.Event) -> Commands:
-        """Hold the answer's body until it is enforced as a whole; a body over the limit is dropped."""
-        if isinstance(event, http_events.ResponseData):
-            self.exchange.body += event.data
-            if len(self.exchange.body) > ENFORCED_BODY_BYTES:
-                yield from self.give_up_upstream()
-                yield from self.reply(self.edge.refuse(self.exchange, "obligation_failed"))
-        elif isinstance(event, http_events.ResponseEndOfMessage) and self.flow.response:
-            answer = self.edge.enforced(self.exchange, self.flow.response)
-            if isinstance(answer, Reply):
-                yield from self.reply(answer)
-                return
-            self.exchange.status = self.flow.response.status_code
-            yield mitm.SendHttp(
-                http_events.ResponseHeaders(self.stream_id, self.flow.response, not answer), self.context.client
-            )
-            if answer:
-                yield mitm.SendHttp(http_events.ResponseData(self.stream_id, answer), self.context.client)
-            yield from self.finish()
-
-    def finish(self) -> Commands:
-        """The upstream has said everything; an early answer ends an HTTP/2 stream, an HTTP/1.1 upload goes on."""
-        self.server_state = self.state_done
-        if self.client_state == self.state_done:
-            yield from self.flow_done()
-            return
-        yield mitm.SendHttp(http_events.ResponseEndOfMessage(self.stream_id), self.context.client)
-        if self.context.client.alpn == b"h2":
-            yield from self.give_up_upstream()
-            yield from self.reset(0)
-            yield from self.drop()
+    def begin_response(self) -> None:
+        """The request is on its way: take what the upstream sends."""
+        self.server_state = self.response_half.wait_for_head
 
     def flow_done(self) -> Commands:
         """Both sides are done: a WebSocket goes on from here, everything else ends."""
@@ -264,27 +116,20 @@ class Stream(mitm.HttpStream):
 
     def passthrough(self, event: events.Event) -> Commands:
         """A WebSocket's frames; 1008 ends it when access is taken away, 1009 when a message is huge (RFC 6455, 7.4)."""
-        child = self.child_layer
-        code, reason = 1008, getattr(event, "reason", "")
+        child, client, server = self.child_layer, self.context.client, self.context.server
+        code, reason = POLICY_VIOLATION, getattr(event, "reason", "")
         if not isinstance(event, Interrupt):
             yield from super().passthrough(event)
-            sides = (child.client_ws, child.server_ws) if isinstance(child, WebsocketLayer) else ()
-            if all(sum(map(len, side.frame_buf)) <= MESSAGE_BYTES for side in sides):
+            if not has_huge_message(child):
                 return
-            code, reason = 1009, "message too big"
+            code, reason = MESSAGE_TOO_BIG, "message too big"
         self.edge.closed(self.exchange)
         if isinstance(event, Interrupt) and self.has_unsent:
-            yield Abort(self.context.client)
+            yield Abort(client)
         elif isinstance(child, WebsocketLayer):
-            goodbye = CloseConnection(code=code, reason=reason)
-            for side, wrap, connection in (
-                (child.client_ws, http_events.ResponseData, self.context.client),
-                (child.server_ws, http_events.RequestData, self.context.server),
-            ):
-                if side.state is WebSocketState.OPEN:
-                    yield mitm.SendHttp(wrap(self.stream_id, side.send(goodbye)), connection)
-        yield commands.CloseConnection(self.context.server)
-        yield commands.CloseConnection(self.context.client)
+            yield from close_frames(self.stream_id, child, client, server, code, reason)
+        yield commands.CloseConnection(server)
+        yield commands.CloseConnection(client)
 
     def may_repeat(self) -> bool:
         """Whether a request that met a dying connection may be sent again (RFC 9110 section 9.2.2, RFC 9112 9.3.1)."""
@@ -299,10 +144,7 @@ class Stream(mitm.HttpStream):
 
     def repeat(self) -> Commands:
         """Send the request again on a new connection; its body is empty."""
-        yield from self.forward(cast("Forward", self.exchange.verdict), ended=True, fresh=True)
-        if not self.exchange.over:
-            self.client_state = self.state_done
-            yield mitm.SendHttp(http_events.RequestEndOfMessage(self.stream_id), self.context.server)
+        yield from self.request_half.forward_whole(cast("Forward", self.exchange.verdict), b"", fresh=True)
 
     # ---- ends ----
 
@@ -310,19 +152,7 @@ class Stream(mitm.HttpStream):
         """Answer in the upstream's place and be done; a large unread body closes an HTTP/1.1 connection."""
         exchange = self.exchange
         exchange.status = answer.status
-        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in answer.headers]
-        body = b"" if exchange.request.method == "HEAD" else answer.body
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-        length = exchange.request.headers.get("content-length", "")
-        unread = exchange.has_body and not (length.isdecimal() and int(length) <= DISCARD_BYTES)
-        # What comes next on a connection that carried an ambiguous request is not to be believed.
-        flawed = answer.reason in {"malformed_request", "headers_too_large"}
-        http2 = self.context.client.alpn == b"h2"
-        if not http2 and (unread or flawed or self.edge.draining):
-            headers.append((b"connection", b"close"))
-        phrase = RESPONSES.get(answer.status, "").encode("ascii")
-        version = b"HTTP/2.0" if http2 else b"HTTP/1.1"
-        response = messages.response(answer.status, headers, reason=phrase, version=version)
+        response, body = own_response(answer, exchange, http2=self.is_http2, draining=self.edge.draining)
         self.client_state = self.server_state = self.state_errored
         self.edge.closed(exchange)
         client = self.context.client
@@ -330,9 +160,13 @@ class Stream(mitm.HttpStream):
         if body:
             yield mitm.SendHttp(http_events.ResponseData(self.stream_id, body), client)
         yield mitm.SendHttp(http_events.ResponseEndOfMessage(self.stream_id), client)
-        if exchange.has_body and http2:
+        if exchange.has_body and self.is_http2:
             yield from self.reset(0)
         yield mitm.DropStream(self.stream_id)
+
+    def refuse(self, reason: str) -> Commands:
+        """Answer with a denial from the edge itself and be done."""
+        yield from self.reply(self.edge.refuse(self.exchange, reason))
 
     def reset(self, code: int) -> Commands:
         """End an HTTP/2 stream whose request is still coming (RFC 9113 section 8.1), unless it has something to say."""
@@ -353,10 +187,10 @@ class Stream(mitm.HttpStream):
             return
         yield from self.give_up_upstream()
         if not self.exchange.status and not self.flow.websocket:
-            yield from self.reply(self.edge.refuse(self.exchange, reason))
+            yield from self.refuse(reason)
             return
         verdict = self.exchange.verdict
-        if self.context.client.alpn != b"h2" or self.has_unsent:
+        if not self.is_http2 or self.has_unsent:
             # What waits to be sent is not sent any more.
             yield Abort(self.context.client)
         elif isinstance(verdict, Forward) and verdict.facts.protocol == "grpc" and not self.is_held_up:
@@ -403,7 +237,7 @@ class Stream(mitm.HttpStream):
             yield from self.give_up_upstream()
             wrong = event.code is http_events.ErrorCode.REQUEST_VALIDATION_FAILED
             if wrong and not self.exchange.status:
-                yield from self.reply(self.edge.refuse(self.exchange, "malformed_request"))
+                yield from self.refuse("malformed_request")
                 return
             if wrong:
                 yield mitm.SendHttp(
@@ -418,7 +252,7 @@ class Stream(mitm.HttpStream):
         elif not self.exchange.status:
             self.exchange.waiting_since = None
             self.edge.upstream_broke(self.exchange)
-            yield from self.reply(self.edge.refuse(self.exchange, "upstream_broken"))
+            yield from self.refuse("upstream_broken")
         else:
             yield mitm.SendHttp(event, self.context.client)
             yield from self.drop()

@@ -155,19 +155,22 @@ class UpstreamPool:
 
     # ---- the request ----
 
-    def request(self, verdict: Forward, end_stream: bool) -> http.Request:
-        """The request to send: the judged head, the gateway's own headers and this hop's framing."""
+    def request(self, verdict: Forward, *, body_length: int | None) -> http.Request:
+        """The request to send: the judged head, the gateway's own headers and this hop's framing.
+
+        `body_length` is that of the body that will be sent, None for one of unknown length.
+        """
         facts = verdict.facts
         fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in verdict.headers]
         host = (facts.authority or facts.host) if verdict.route.preserve_host else self.authority[self.addresses[0]]
-        if facts.content_length is not None and (facts.content_length or facts.method in {"POST", "PUT", "PATCH"}):
-            fields.append((b"content-length", b"%d" % facts.content_length))
+        if body_length is not None and (body_length or facts.method in {"POST", "PUT", "PATCH"}):
+            fields.append((b"content-length", b"%d" % body_length))
         if self.http2:
             if facts.protocol == "grpc":
                 fields.append((b"te", b"trailers"))
         else:
             fields.insert(0, (b"host", host.encode("ascii")))
-            if facts.content_length is None and not end_stream:
+            if body_length is None:
                 fields.append((b"transfer-encoding", b"chunked"))
             if facts.protocol == "websocket":
                 # No extension is agreed to: a compressed frame may be a thousand times its size.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from gateway.core.capabilities import ALL_BODIES, ALL_HEADS, EdgeCapabilities
 from gateway.core.cookies import SESSION as SESSION_COOKIE
 from gateway.core.decision import NO_SIGNAL, Decision, Obligation
 from gateway.core.ports.pipeline import Network
@@ -20,6 +22,7 @@ from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.verdicts import LocalRequest
 from gateway.replies.replies import Reply
 
+CAPABILITIES = EdgeCapabilities("mitm", ALL_HEADS, ALL_BODIES)
 PEER = Peer("10.0.0.9", 4711, chain=(b"der",), cert_sha256="hash", sni="a.example")
 DEVICE = Device("dev-1", "hash")
 IDENTITY = Identity("https://id", "u", "jwt", "s", 2e9, name="Ada", email="ada@example.com", roles=(Role("staff"),))
@@ -111,7 +114,7 @@ def pipeline(ports, routes=(STAFF, USER), **changes):
 
 async def judge(ports, target=b"/", *, host=b"a.example", headers=(), peer=PEER, method=b"GET", flaw=None, **changes):
     raw = RawRequest(method, b"", target, [(b"host", host), *headers], "1.1")
-    return await pipeline(ports, **changes).judge(raw, peer, flaw)
+    return await pipeline(ports, **changes).judge(raw, peer, CAPABILITIES, flaw)
 
 
 def hang(*_):
@@ -238,6 +241,30 @@ async def test_every_effect_but_allow_is_a_reply(effect, reason, status):
 async def test_an_obligation_that_nobody_knows_is_a_denial():
     verdict = await judge(Ports(decide=Decision("allow", ("policy_ok",), (Obligation("sing"),))))
     assert verdict.reason == "obligation_unsupported"
+
+
+class Sing:
+    kind = "sing"
+
+    def parse(self, params):
+        return params
+
+    def response_head(self, headers, params):
+        return headers
+
+
+async def test_an_obligation_that_this_edge_cannot_do_is_a_denial_and_stays_one():
+    sung = Ports(decide=Decision("allow", ("policy_ok",), (Obligation("sing"),)))
+    made = pipeline(sung, obligations=Obligations([Sing()]))
+    raw = RawRequest(b"GET", b"", b"/", [(b"host", b"a.example")], "1.1")
+    assert (await made.judge(raw, PEER, EdgeCapabilities("small"))).reason == "obligation_unsupported"
+    assert sung.events[0]["edge"] == "small"
+    forward = await made.judge(raw, PEER, CAPABILITIES)
+    assert forward.plan.kinds == ("sing",)
+    assert await made.again(forward) is None
+    assert (await made.again(replace(forward, capabilities=EdgeCapabilities("small")))).reason == (
+        "obligation_unsupported"
+    )
 
 
 async def test_an_allow_for_a_refusals_reason_is_still_an_allow_and_a_deny_for_a_good_reason_a_denial():
@@ -431,59 +458,6 @@ async def test_decision_ids_never_repeat():
     assert len(ids) == 50
 
 
-# ---- the answer on its way back ----
-
-
-async def test_an_answer_loses_what_is_not_its_own_to_say():
-    judged = await judge(Ports())
-    kept = pipeline(Ports()).enforce_response(
-        judged,
-        [("connection", "close, X-Hop"), ("x-hop", "1"), ("keep-alive", "5"), ("x-gateway-reason", "evil"),
-         ("alt-svc", "h3"),
-         ("x_gateway_decision", "evil"), ("te", "x"), ("x-kept", "1"), ("set-cookie", "a"), ("set-cookie", "b")],
-    )  # fmt: skip
-    assert kept == [
-        ("x-kept", "1"),
-        ("set-cookie", "a"),
-        ("set-cookie", "b"),
-        ("x-gateway-decision", judged.decision_id),
-    ]
-
-
-class Remover:
-    kind = "remove"
-    phases = frozenset({"response"})
-
-    def parse(self, params):
-        return params
-
-    def response(self, headers, params):
-        if any(name == "x-bad" for name, _ in headers):
-            raise ValueError
-        headers[:] = [*(field for field in headers if field[0] != "x-secret"), ("cache-control", "no-store")]
-
-
-async def test_trailers_obey_the_same_rules_and_gain_nothing():
-    decision = Decision("allow", ("policy_ok",), (Obligation("remove"),))
-    data_path = pipeline(Ports(decide=decision), obligations=Obligations([Remover()]))
-    judged = await data_path.judge(RawRequest(b"GET", b"", b"/", [(b"host", b"a.example")], "1.1"), PEER)
-    assert isinstance(judged, Forward)
-    trailers = [("grpc-status", "0"), ("x-secret", "1"), ("content-length", "5"), ("x-gateway-subject", "root")]
-    assert data_path.enforce_trailers(judged, trailers) == [("grpc-status", "0")]
-    assert data_path.enforce_trailers(judged, [("x-bad", "1"), ("grpc-status", "0")]) == []
-    plain = await judge(Ports())
-    assert pipeline(Ports()).enforce_trailers(plain, trailers) == [("grpc-status", "0"), ("x-secret", "1")]
-
-
-async def test_an_obligation_that_fails_on_the_answer_is_a_denial():
-    decision = Decision("allow", ("policy_ok",), (Obligation("remove"),))
-    data_path = pipeline(Ports(decide=decision), obligations=Obligations([Remover()]))
-    judged = await data_path.judge(RawRequest(b"GET", b"", b"/", [(b"host", b"a.example")], "1.1"), PEER)
-    reply = data_path.enforce_response(judged, [("x-bad", "1")])
-    assert isinstance(reply, Reply)
-    assert (reply.reason, reply.status) == ("obligation_failed", 500)
-
-
 async def test_a_refusal_from_outside_names_the_decision():
     reply = pipeline(Ports()).refuse(None, "upstream_timeout", "id-1")
     assert reply.status == 504
@@ -498,7 +472,7 @@ async def judged_again(after, **before):
     ports = Ports(**before)
     made = pipeline(ports)
     raw = RawRequest(b"GET", b"", b"/", [(b"host", b"a.example")], "1.1")
-    forward = await made.judge(raw, PEER, None)
+    forward = await made.judge(raw, PEER, CAPABILITIES)
     assert isinstance(forward, Forward)
     ports.wrong |= after
     ports.events.clear()

@@ -4,15 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.reasons import Refusal
+from gateway.core.obligations import BodyInfo, ObligationContext
 from plugins.obligations import MaskJson
 
 PLUGIN = MaskJson()
 
 
+def masked(body, media_type="application/json", charset="", **params):
+    """A body as the plugin gives it."""
+    info = BodyInfo(media_type, charset, "GET", 200)
+    transform = PLUGIN.open(PLUGIN.parse(params), info, ObligationContext())
+    return transform.feed(body) + transform.finish()
+
+
 def mask(document, **params):
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return json.loads(PLUGIN.body("application/json", body, PLUGIN.parse(params)))
+    return json.loads(masked(body, **params))
 
 
 def test_a_field_is_masked_at_any_depth():
@@ -57,9 +64,7 @@ def test_the_last_characters_stay_only_when_the_value_is_long_enough(value, expe
 
 
 def test_of_two_members_with_one_name_neither_gets_through():
-    assert b"secret" not in PLUGIN.body(
-        "application/json", b'{"v":"secret1","v":"secret2"}', PLUGIN.parse({"fields": ["v"]})
-    )
+    assert b"secret" not in masked(b'{"v":"secret1","v":"secret2"}', fields=["v"])
 
 
 def test_an_escaped_name_is_the_same_name():
@@ -72,7 +77,7 @@ def test_an_escaped_name_is_the_same_name():
         ("text/html", b"{}"),
         ("", b"{}"),
         ("application/x-ndjson", b"{}\n{}"),
-        ("application/json; charset=utf-16", b"{}"),
+        ("application/json;utf-16", b"{}"),
         ("application/json", b"{"),
         ("application/json", b"{}{}"),
         ("application/json", b"NaN"),
@@ -80,52 +85,32 @@ def test_an_escaped_name_is_the_same_name():
         ("application/json", b"\xff\xfe{}"),
         ("application/json", b'"\\ud800"'),
         ("application/json", b"[" * 100_000 + b"]" * 100_000),
-        ("application/json", b'"' + b"x" * (9 << 20) + b'"'),
     ],
 )
 def test_what_cannot_be_read_in_full_is_dropped(kind, body):
     with pytest.raises((ValueError, RecursionError)):
-        PLUGIN.body(kind, body, PLUGIN.parse({"fields": ["v"]}))
+        masked(body, *kind.split(";"), fields=["v"])
 
 
 def test_an_empty_body_stays_empty():
-    assert PLUGIN.body("", b"", PLUGIN.parse({"fields": ["v"]})) == b""
+    assert masked(b"", "", fields=["v"]) == b""
 
 
-@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=UTF-8", "application/hal+json"])
+@pytest.mark.parametrize("kind", ["application/json", "application/json;utf-8", "application/hal+json"])
 def test_every_spelling_of_json_is_read(kind):
-    assert PLUGIN.body(kind, b'{"v":1}', PLUGIN.parse({"fields": ["v"]})) == b'{"v":"***"}'
+    assert masked(b'{"v":1}', *kind.split(";"), fields=["v"]) == b'{"v":"***"}'
+    PLUGIN.response_head([("content-type", kind.replace(";", "; Charset=").upper())], {})
 
 
-def test_the_service_is_asked_for_the_whole_document_uncompressed(facts):
-    headers = [("accept-encoding", "gzip"), ("Accept_Encoding", "br"), ("range", "bytes=0-9"), ("accept", "*/*")]
-    assert PLUGIN.request(headers, {}, facts()) is None
-    assert headers == [("accept", "*/*"), ("accept-encoding", "identity")]
+@pytest.mark.parametrize("name", ["content-type", "Content-Type", "content_type"])
+def test_an_answer_that_cannot_be_masked_is_refused_at_its_head(name):
+    with pytest.raises(ValueError, match="the response is"):
+        PLUGIN.response_head([(name, "text/event-stream")], {})
 
 
-@pytest.mark.parametrize("protocol", ["websocket", "grpc"])
-def test_a_stream_that_is_no_document_is_refused(protocol, facts):
-    assert isinstance(PLUGIN.request([], {}, facts(protocol=protocol)), Refusal)
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        ("content-encoding", "gzip"),
-        ("Content-Encoding", "br"),
-        ("content-range", "bytes 0-9/100"),
-        ("content-type", "text/event-stream"),
-    ],
-)
-def test_an_answer_that_cannot_be_masked_is_refused_at_its_head(field):
-    with pytest.raises(ValueError, match="the answer is"):
-        PLUGIN.response([field], {})
-
-
-def test_what_describes_the_unmasked_body_goes():
-    headers = [("ETag", '"x"'), ("content-digest", "sha-256=:x:"), ("content-encoding", "identity"), ("date", "now")]
-    PLUGIN.response(headers, {})
-    assert headers == [("content-encoding", "identity"), ("date", "now")]
+def test_the_head_of_a_document_stays_as_it_is():
+    headers = [("content-type", "application/json"), ("date", "now")]
+    assert PLUGIN.response_head(headers, {}) == headers
 
 
 JSON = st.recursive(
@@ -153,7 +138,7 @@ def test_no_value_of_a_masked_field_is_left_in_any_document(document):
 @given(st.binary(max_size=200))
 def test_garbage_raises_valueerror_or_is_json(body):
     try:
-        answer = PLUGIN.body("application/json", body, PLUGIN.parse({"fields": ["v"]}))
+        answer = masked(body, fields=["v"])
     except ValueError:
         return
     assert answer == b"" or json.loads(answer) is not ...

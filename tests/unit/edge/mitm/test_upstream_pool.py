@@ -125,7 +125,7 @@ def forwarded(made, headers=(), *, target=b"/a?b=c", method=b"GET", version="1.1
     facts = admit(raw, PEER)
     assert isinstance(facts, RequestFacts)
     verdict = Forward("id", facts, Route("svc", "a.example", upstream="svc", **route), list(facts.headers), NO_PLAN)
-    return made.request(verdict, ended)
+    return made.request(verdict, body_length=0 if ended else facts.content_length)
 
 
 def fields(request):
@@ -167,6 +167,20 @@ def test_the_upstreams_own_name_where_the_route_wants_it():
 )
 def test_the_body_is_framed_anew(method, headers, version, ended, framing):
     assert fields(forwarded(upstream(), headers, method=method, version=version, ended=ended))[1:] == framing
+
+
+@pytest.mark.parametrize(
+    ("body_length", "framing"),
+    [(7, [("content-length", "7")]), (0, [("content-length", "0")]), (None, [("transfer-encoding", "chunked")])],
+)
+def test_the_framing_is_that_of_the_body_that_is_sent_and_not_the_clients(body_length, framing):
+    raw = RawRequest(b"POST", b"", b"/", [(b"host", b"a.example"), (b"content-length", b"5")], "1.1")
+    facts = admit(raw, PEER)
+    assert isinstance(facts, RequestFacts)
+    verdict = Forward("id", facts, Route("svc", "a.example", upstream="svc"), list(facts.headers), NO_PLAN)
+    assert fields(upstream().request(verdict, body_length=body_length))[1:] == framing
+    sent = fields(upstream(protocol="h2").request(verdict, body_length=body_length))
+    assert sent == [field for field in framing if field[0] == "content-length"]
 
 
 def test_a_websocket_handshake_is_passed_on():

@@ -207,6 +207,7 @@ REASONS: dict[str, Reason] = _table(
     ("upstream_broken", 502, "The service behind the gateway broke off its answer.", _RETRY),
     ("record_unavailable", 503, "The decision could not be recorded, so nothing was done.", _RETRY),
     ("store_down", 503, "The gateway's own state cannot be read.", _RETRY),
+    ("overloaded", 503, "The gateway holds too many bodies at the moment.", _RETRY),
     ("draining", 503, "This gateway worker is shutting down.", "Try again at once."),
     ("gateway_error", 500, "The gateway failed; nothing was forwarded.", _OPERATOR),
     # the starter policies

@@ -54,6 +54,8 @@ from gateway.wiring import Gateway, ProcessResources
 HEARTBEAT_S = 1.0
 _GUESSED = frozenset({"factor_invalid", "factor_replayed", "factor_locked"})
 _SWEEP_S = 0.5
+# Of bodies that wait to be whole, in all connections of one worker.
+BUFFERED_BYTES = 256 << 20
 _REFRESH_S = 30.0
 _BACKLOG = 1024
 
@@ -125,6 +127,7 @@ class EdgeHost:
         self.gateway = generation
         self.metrics = metrics
         self.draining = False
+        self.buffered_bytes = 0
         self.connections: set[ClientConnection] = set()
         self._by_client: collections.Counter[str] = collections.Counter()
         self._log = log.get("edge")
@@ -201,8 +204,20 @@ class EdgeHost:
         where = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else "?"
         self._log.error("connection_crashed", error=type(error).__name__, at=where)
 
+    def buffer(self, exchange: Exchange, size_bytes: int) -> bool:
+        """Count bytes of a body that is held in memory; False when this worker holds too many."""
+        exchange.buffered_bytes += size_bytes
+        self.buffered_bytes += size_bytes
+        return self.buffered_bytes <= BUFFERED_BYTES
+
+    def unbuffer(self, exchange: Exchange) -> None:
+        """The exchange's body is held no longer."""
+        self.buffered_bytes -= exchange.buffered_bytes
+        exchange.buffered_bytes = 0
+
     def finished(self, exchange: Exchange) -> None:
         """An exchange is over."""
+        self.unbuffer(exchange)
         verdict = exchange.verdict
         if isinstance(verdict, Forward) and exchange.status and not verdict.route.zero_log:
             self.metrics.responded(verdict.route.service, exchange.status, time.monotonic() - exchange.started)

@@ -103,12 +103,17 @@ class RedactText:
         return {"texts": encoded, "patterns": patterns, "mask": mask.encode("ascii")}
 
     def open(self, params: Params, info: BodyInfo, context: ObligationContext) -> BodyTransform:
-        """The redaction of one body. Raises ValueError when it is not text in UTF-8."""
+        """The redaction of one body. Raises ValueError when it is not text in UTF-8.
+
+        A body without a type may still be an empty one (a redirect).
+        """
         del context
         is_text = info.media_type.startswith("text/") or info.media_type.endswith(("+json", "+xml"))
-        if not (is_text or info.media_type in _TYPES) or info.charset not in {"", "utf-8", "us-ascii"}:
+        is_utf8_text = (is_text or info.media_type in _TYPES) and info.charset in {"", "utf-8", "us-ascii"}
+        if not is_utf8_text and (info.media_type or info.declared_length):
             raise ValueError("the body is not text in UTF-8")
-        return _Redaction(_matcher(params["texts"], params["patterns"]), params["mask"])
+        matcher = _matcher(params["texts"], params["patterns"])
+        return _Redaction(matcher, params["mask"], is_readable=is_utf8_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +153,10 @@ def _matcher(texts: tuple[bytes, ...], patterns: tuple[str, ...]) -> _Matcher:
 class _Redaction:
     """One body. `_data` is what has not gone out, after one byte that has (where there is one): `_start` bytes."""
 
-    __slots__ = ("_data", "_mask", "_matcher", "_start")
+    __slots__ = ("_data", "_is_readable", "_mask", "_matcher", "_start")
 
-    def __init__(self, matcher: _Matcher, mask: bytes) -> None:
+    def __init__(self, matcher: _Matcher, mask: bytes, *, is_readable: bool) -> None:
+        self._is_readable = is_readable
         self._matcher = matcher
         self._mask = mask
         self._data = b""
@@ -158,7 +164,7 @@ class _Redaction:
 
     def feed(self, chunk: bytes) -> bytes:
         """What is decided. Raises ValueError for bytes that UTF-8 text does not have."""
-        if _NOT_UTF8_TEXT.search(chunk):
+        if not self._is_readable or _NOT_UTF8_TEXT.search(chunk):
             raise ValueError("the body is not text in UTF-8")
         self._data += chunk
         return self._replace(len(self._data) - self._matcher.undecided(self._data[self._start :]))

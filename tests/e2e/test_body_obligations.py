@@ -11,6 +11,7 @@ import pytest
 from gateway.core.decision import Decision, Obligation
 from gateway.core.reasons import Refusal
 from gateway.obligations.plan import Obligations
+from gateway.server import worker
 from plugins.obligations import builtin
 from tests.support.edge_clients import Answer, Http1
 from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
@@ -223,6 +224,27 @@ def test_a_response_without_a_body_does_not_describe_the_one_that_it_would_have_
 
 @CLIENTS
 @UPSTREAMS
+@pytest.mark.parametrize("obligations", [(), (REDACT,), (Obligation("mask_json", {"fields": ["a"]}),)])
+@pytest.mark.parametrize("empty", ["announced", "unannounced"])
+def test_an_empty_response_stays_one_and_its_connection_goes_on(start, client_kind, protocol, obligations, empty):
+    async def redirect(talk: Talk, seen: Seen) -> None:
+        framing = "content-length: 0\r\n\r\n" if empty == "announced" else "transfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        await talk.send(f"HTTP/1.1 302 Found\r\nlocation: /x\r\n{framing}")
+
+    async def redirect2(talk: H2Talk, stream: int, seen: Seen) -> None:
+        await talk.head(stream, 302, [("location", "/x")], end=empty == "announced")
+        if empty == "unannounced":
+            await talk.data(stream, b"", end=True)
+
+    upstream = Http1Upstream(redirect) if protocol == "http1" else Http2Upstream(redirect2)
+    client = start(client_kind, upstream, protocol, *obligations)
+    for _ in range(2):
+        answer = client.ask()
+        assert (answer.status, answer.body, answer.complete, answer.get("location")) == (302, b"", True, "/x")
+
+
+@CLIENTS
+@UPSTREAMS
 def test_a_streamed_response_of_any_length_is_framed_anew(start, client_kind, protocol):
     scene = Scene(b"ab" * 100_000, b"cd" * 100_000, headers=[("content-length", "400000"), ("etag", "x")])
     if protocol == "http1":
@@ -364,3 +386,33 @@ def test_a_grpc_call_under_a_body_obligation_is_refused(start):
     )
     assert answer.reason == "obligation_unsupported"
     assert upstream.connections == 0
+
+
+@CLIENTS
+def test_a_worker_that_holds_too_many_bodies_refuses_further_ones_until_it_holds_fewer(
+    world, serve, request, client_kind, monkeypatch
+):
+    monkeypatch.setattr(worker, "BUFFERED_BYTES", 100)
+    running = world.edge(serve(Http1Upstream()).url, **under(JSON_ONLY))
+    first, second = (Http1(running.port, world.certificates) for _ in range(2))
+    first.send(f"POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: 92\r\n\r\n")
+    first.send(b'"' + b"x" * 80)
+    running.until(lambda: running.edge.buffered_bytes == 81)
+    client = request.getfixturevalue(client_kind)(running)
+    answer = post(client, b'"' + b"x" * 80 + b'"', JSON)
+    assert (answer.status, answer.reason) == (503, "overloaded")
+    first.send(b"x" * 10 + b'"')
+    assert first.answer("POST").status == 200
+    assert running.edge.buffered_bytes == 0
+    assert post(second, b'"' + b"x" * 80 + b'"', JSON).status == 200
+    first.close()
+    second.close()
+
+
+def test_a_client_that_leaves_in_the_middle_takes_its_held_body_with_it(world, start):
+    client = start("connect", Http1Upstream(), "http1", JSON_ONLY)
+    [running] = world.running
+    client.send(f"POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: 92\r\n\r\n[1")
+    running.until(lambda: running.edge.buffered_bytes == 2)
+    client.cut()
+    running.until(lambda: running.edge.buffered_bytes == 0)

@@ -53,6 +53,8 @@ class Wire:
         self.answer, self.plan, self.dial_error = judge or self.allow, plan, dial_error
         self.draining = False
         self.held = False
+        self.roomy = True
+        self.resumed: tuple[Any, bytes] | None = None
         self.to_client = b""
         self.to_upstream: list[bytes] = []
         self.servers: list[Any] = []
@@ -94,7 +96,10 @@ class Wire:
             return [done]
         elif isinstance(command, HttpRequestHook):
             exchange = command.flow.exchange  # type: ignore[attr-defined]
-            exchange.verdict = Reply(200, (), bytes(exchange.body)[::-1], "local")
+            if self.resumed is None:
+                exchange.verdict = Reply(200, (), bytes(exchange.body)[::-1], "local")
+            else:
+                exchange.verdict, exchange.body[:] = self.resumed
             return [events.HookCompleted(command)]
         elif isinstance(command, commands.OpenConnection):
             if self.dial_error is None:
@@ -135,6 +140,8 @@ class Wire:
     def let_go(self) -> None:
         """The verdict that was held back comes."""
         self.held = False
+        self.roomy = True
+        self.resumed: tuple[Any, bytes] | None = None
         for event in self._waiting:
             self.feed(event)
         self._waiting.clear()
@@ -151,6 +158,13 @@ class Wire:
     def closed(self, exchange: Exchange) -> None:
         exchange.over = True
         self.over.append(exchange)
+
+    def buffer(self, exchange: Exchange, size_bytes: int) -> bool:
+        exchange.buffered_bytes += size_bytes
+        return self.roomy
+
+    def unbuffer(self, exchange: Exchange) -> None:
+        exchange.buffered_bytes = 0
 
     def upstream(self, _exchange: Exchange, verdict: Forward) -> UpstreamPool:
         return self.upstream_

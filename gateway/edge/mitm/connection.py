@@ -331,6 +331,14 @@ class ClientConnection(asyncio.Protocol):
             self.active_at = time.monotonic()
             self.edge.finished(exchange)
 
+    def buffer(self, exchange: Exchange, size_bytes: int) -> bool:
+        """Count bytes of a body that is held in memory; False when this worker holds too many."""
+        return self.edge.buffer(exchange, size_bytes)
+
+    def unbuffer(self, exchange: Exchange) -> None:
+        """The exchange's body is held no longer."""
+        self.edge.unbuffer(exchange)
+
     @staticmethod
     def upstream(exchange: Exchange, verdict: Forward) -> UpstreamPool:
         """The upstream of a verdict, of the generation that judged: the name may be another's by now, or nobody's."""

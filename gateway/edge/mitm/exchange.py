@@ -20,7 +20,7 @@ class Exchange:
     """What the edge knows of one request while it lives. Times are `time.monotonic()` seconds.
 
     `used_at`: when somebody last used it. A page that is left open with a WebSocket or an event stream is not used by
-    what the service sends on it (`is_feed`), a download is.
+    what the service sends on it (`is_feed`), a download is. `buffered_bytes`: of bodies that are held in memory.
     """
 
     stream_id: int
@@ -29,6 +29,7 @@ class Exchange:
     gateway: Generation = None  # type: ignore[assignment]
     verdict: Verdict | None = None
     body: bytearray = field(default_factory=bytearray)
+    buffered_bytes: int = 0
     received: int = 0
     sent: int = 0
     status: int = 0

@@ -34,6 +34,12 @@ class ConnectionPort(Protocol):
     def closed(self, exchange: Exchange) -> None:
         """A request is over."""
 
+    def buffer(self, exchange: Exchange, size_bytes: int) -> bool:
+        """Count bytes of a body that is held in memory; False when this worker holds too many."""
+
+    def unbuffer(self, exchange: Exchange) -> None:
+        """The exchange's body is held no longer."""
+
     def upstream(self, exchange: Exchange, verdict: Forward) -> UpstreamPool:
         """The upstream of a verdict."""
 

@@ -156,11 +156,17 @@ class RequestHalf:
             raise TypeError("a body without its transform")
         outcome: bytes | Refusal = b""
         if isinstance(event, http_events.RequestData):
-            outcome = Refusal("body_too_large") if self._is_too_large(event) else transform.feed(event.data)
+            if self._is_too_large(event):
+                outcome = Refusal("body_too_large")
+            elif not stream.edge.buffer(stream.exchange, len(event.data)):
+                outcome = Refusal("overloaded")
+            else:
+                outcome = transform.feed(event.data)
         elif isinstance(event, http_events.RequestEndOfMessage):
             stream.exchange.has_body = False
             stream.client_state = stream.state_errored
             outcome = transform.finish()
+            stream.edge.unbuffer(stream.exchange)
             if isinstance(outcome, bytes):
                 yield from self.forward_whole(with_new_body(verdict, transform), outcome)
         if isinstance(outcome, Refusal):
@@ -175,6 +181,8 @@ class RequestHalf:
             asked = exchange.verdict if isinstance(exchange.verdict, InteractionRequired) else None
             if len(exchange.body) > (LOCAL_BODY_BYTES if asked is None else ASK_BODY_BYTES):
                 yield from stream.refuse("body_too_large") if asked is None else stream.reply(asked.reply)
+            elif not stream.edge.buffer(exchange, len(event.data)):
+                yield from stream.refuse("overloaded")
         elif isinstance(event, http_events.RequestEndOfMessage):
             exchange.has_body = False
             stream.client_state = stream.state_errored

@@ -13,7 +13,7 @@ from mitmproxy.net.http.status_codes import RESPONSES
 from gateway.core.reasons import Refusal
 from gateway.edge.mitm import messages
 from gateway.edge.mitm.exchange import Exchange
-from gateway.edge.mitm.http_layer import DISCARD_BYTES
+from gateway.edge.mitm.http_layer import DISCARD_BYTES, is_bodyless
 from gateway.obligations.body import OpenBody
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.response import enforce_response, enforce_trailers
@@ -35,14 +35,18 @@ class OutgoingResponse:
 
 
 def outgoing_response(
-    forward: Forward, response: http.Response, *, has_body: bool, http2: bool, draining: bool
+    forward: Forward, response: http.Response, *, ended: bool, http2: bool, draining: bool
 ) -> OutgoingResponse | Refusal:
-    """An upstream's response for the client. `http2`: the client's protocol; `draining`: its connection is to end."""
+    """An upstream's response for the client, which speaks `http2` or not and may have to leave (`draining`).
+
+    `ended`: no body follows this head.
+    """
     headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields]
     status = response.status_code
     if status == _NO_CONTENT or any(name == "transfer-encoding" for name, _ in headers):
         headers = [item for item in headers if item[0] != "content-length"]
-    enforced = enforce_response(forward, status, headers, has_body=has_body)
+    may_have_body = not is_bodyless(forward.facts.method, status)
+    enforced = enforce_response(forward, status, headers, has_body=may_have_body and not ended)
     if isinstance(enforced, Refusal):
         return enforced
     fields = _encoded(enforced.headers)
@@ -50,8 +54,8 @@ def outgoing_response(
         is_whole = enforced.body is not None and enforced.body.mode == "whole"
         if status == SWITCHING_PROTOCOLS:
             fields += [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
-        elif has_body and not is_whole and not any(name == b"content-length" for name, _ in fields):
-            fields.append((b"transfer-encoding", b"chunked"))
+        elif may_have_body and not is_whole and not any(name == b"content-length" for name, _ in fields):
+            fields.append((b"content-length", b"0") if ended else (b"transfer-encoding", b"chunked"))
         if draining and status != SWITCHING_PROTOCOLS:
             fields.append((b"connection", b"close"))
     response.data.headers = messages.headers(fields)

@@ -14,7 +14,6 @@ from mitmproxy.websocket import WebSocketData
 
 from gateway.core.reasons import Refusal
 from gateway.edge.mitm.commands import Interrupt
-from gateway.edge.mitm.http_layer import is_bodyless
 from gateway.edge.mitm.ports import Commands, StreamPort
 from gateway.edge.mitm.response import SWITCHING_PROTOCOLS, frame_whole, outgoing_response, outgoing_trailers
 from gateway.obligations.body import OpenBody
@@ -45,9 +44,8 @@ class ResponseHalf:
         if switching and verdict.facts.protocol != "websocket":
             yield from self._refuse(Refusal("upstream_broken"))
             return
-        has_body = not (event.end_stream or is_bodyless(verdict.facts.method, status))
         outgoing = outgoing_response(
-            verdict, event.response, has_body=has_body, http2=stream.is_http2, draining=stream.edge.draining
+            verdict, event.response, ended=event.end_stream, http2=stream.is_http2, draining=stream.edge.draining
         )
         if isinstance(outgoing, Refusal):
             yield from self._refuse(outgoing)
@@ -87,11 +85,13 @@ class ResponseHalf:
         if transform is None or response is None:
             raise TypeError("a body without its transform")
         if isinstance(event, http_events.ResponseData):
-            outcome = transform.feed(event.data)
+            fits = stream.edge.buffer(stream.exchange, len(event.data))
+            outcome = transform.feed(event.data) if fits else Refusal("overloaded")
             if isinstance(outcome, Refusal):
                 yield from self._refuse(outcome)
         elif isinstance(event, http_events.ResponseEndOfMessage):
             outcome = transform.finish()
+            stream.edge.unbuffer(stream.exchange)
             if isinstance(outcome, Refusal):
                 yield from self._refuse(outcome)
                 return

@@ -84,11 +84,21 @@ def test_what_is_held_back_is_bounded(pattern):
 
 @pytest.mark.parametrize(
     ("media_type", "charset"),
-    [("", ""), ("image/png", ""), ("application/octet-stream", ""), ("text/plain", "utf-16"), ("text/html", "utf-7")],
+    [("image/png", ""), ("application/octet-stream", ""), ("text/plain", "utf-16"), ("text/html", "utf-7")],
 )
 def test_what_cannot_be_read_is_not_sent(media_type, charset):
     with pytest.raises(ValueError, match="not text"):
         opened(media_type, charset, texts=["a"])
+
+
+def test_a_body_without_a_type_may_be_empty_and_nothing_else():
+    assert redacted(texts=["a"], media_type="") == b""
+    with pytest.raises(ValueError, match="not text"):
+        redacted(b"a", texts=["a"], media_type="")
+    with pytest.raises(ValueError, match="not text"):
+        PLUGIN.open(
+            PLUGIN.parse({"texts": ["a"]}), BodyInfo("", "", "GET", 200, declared_length=1), ObligationContext()
+        )
 
 
 @pytest.mark.parametrize("body", ["secret".encode("utf-16"), "secret".encode("utf-16-be"), b"a\x00b", b"\xff"])

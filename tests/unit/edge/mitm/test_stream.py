@@ -2,13 +2,16 @@
 
 import pytest
 
+from gateway.core.canonical import admit
 from gateway.core.obligations import WholeBody
 from gateway.core.reasons import Refusal
+from gateway.core.request import RawRequest
 from gateway.core.routes import Route
 from gateway.edge.mitm.request_half import LOCAL_BODY_BYTES
 from gateway.obligations.body import WHOLE_BODY_BYTES
-from gateway.obligations.plan import Plan
+from gateway.obligations.plan import NO_PLAN, Plan
 from gateway.obligations.steps import Step
+from gateway.pipeline.headers import Forward
 from gateway.pipeline.verdicts import LocalRequest
 from gateway.replies.replies import deny
 from tests.support.edge_wire import Wire
@@ -459,3 +462,57 @@ def test_a_response_that_ends_with_its_connection_is_whole_and_one_that_breaks_o
     wire.hear(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabc")
     wire.end()
     assert chunks(split(wire.to_client)[1]) is None
+
+
+def resumed(plan, body):
+    """A request that was held with its body, and goes on under a plan when its sender has come back with a GET."""
+    wire = Wire(lambda facts: LocalRequest(facts, None))
+    post = RawRequest(b"POST", b"", b"/held", [(b"host", b"a.example"), (b"content-length", b"%d" % len(body))], "1.1")
+    facts = admit(post, wire.peer)
+    wire.resumed = Forward("id", facts, wire.route, list(facts.headers), plan), body
+    wire.say(GET)
+    return wire
+
+
+@pytest.mark.parametrize(("plan", "sent"), [(REVERSED_REQUEST, b"cba"), (SHOUTED_REQUEST, b"ABC"), (NO_PLAN, b"abc")])
+def test_the_body_of_a_request_that_was_held_goes_through_its_transform_too(plan, sent):
+    wire = resumed(plan, b"abc")
+    head, body = split(wire.to_upstream[0])
+    assert head.startswith(b"POST /held ")
+    assert b"content-length: 3" in head
+    assert body == sent
+
+
+@pytest.mark.parametrize(
+    ("plan", "body"), [(REVERSED_REQUEST, b"bad"), (SHOUTED_REQUEST, b"a!"), (SHOUTED_REQUEST, b"?")]
+)
+def test_a_request_that_was_held_and_cannot_be_enforced_never_reaches_the_upstream(plan, body):
+    wire = resumed(plan, body)
+    assert wire.servers == []
+    assert wire.to_client.startswith(b"HTTP/1.1 400 " if body == b"?" else b"HTTP/1.1 500 ")
+
+
+def test_a_worker_that_holds_too_many_bodies_takes_no_further_one():
+    wire = Wire(plan=REVERSED_REQUEST)
+    wire.roomy = False
+    wire.say(POST)
+    assert wire.to_client.startswith(b"HTTP/1.1 503 ")
+    assert b"overloaded" in wire.to_client
+    assert wire.servers == []
+    local = Wire(lambda facts: LocalRequest(facts, None))
+    local.roomy = False
+    local.say(POST)
+    assert local.to_client.startswith(b"HTTP/1.1 503 ")
+    answered = Wire(plan=REVERSED)
+    answered.roomy = False
+    answered.say(GET)
+    answered.hear(OK)
+    assert answered.to_client.startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize("plan", [REVERSED_REQUEST, REVERSED])
+def test_a_body_that_went_on_is_held_no_longer(plan):
+    wire = Wire(plan=plan)
+    wire.say(POST + b"def")
+    wire.hear(OK)
+    assert wire.exchanges[0].buffered_bytes == 0

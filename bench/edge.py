@@ -34,6 +34,8 @@ def measure(world: World, say: Callable[[str], None]) -> dict[str, Any]:
     return {
         "full_vs_mitmdump": _per_s(full) / _per_s(plain),
         "two_workers_vs_one": _per_s(double) / _per_s(single),
+        "request_cpu_us": median(run.proxy_us for run in full),
+        "request_cpu_us_mitmdump": median(run.proxy_us for run in plain),
         "added_latency_p50_ms": median(run.p50_ms for run in added) - median(run.p50_ms for run in bare),
         "edge": {
             "gateway": _raw(full),

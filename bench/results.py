@@ -32,6 +32,8 @@ FIGURES = (
     Figure(
         "full_vs_mitmdump", "full path, one worker, against stock mitmdump", "{:.2f} x", "≥ 2.0 x", lambda x: x >= 2
     ),
+    Figure("request_cpu_us", "processor time of a request, full path", "{:.0f} us"),
+    Figure("request_cpu_us_mitmdump", "the same, stock mitmdump", "{:.0f} us"),
     Figure("two_workers_vs_one", "two workers against one", "{:.2f} x", "≥ 1.7 x with two free cores"),
     Figure("added_latency_p50_ms", "added latency over a bare mitmproxy, p50", "{:.2f} ms", "< 1 ms", lambda x: x < 1),
     Figure("decision_p50_us", "one decision, p50", "{:.0f} us", "≤ 150 us", lambda x: x <= 150),

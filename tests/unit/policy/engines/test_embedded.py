@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -123,7 +124,7 @@ async def test_what_is_slow_beside_the_loop_too_stays_out_of_it_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, in_the_loop: list[int]
 ) -> None:
     engine = EmbeddedEngine(bundle(tmp_path, "decision := input.x"), deadline_s=5)
-    here = list[int]()
+    here, now = list[int](), [0.0]
 
     def cancelled(text: bytes, budget_s: float) -> object:
         here.append(json.loads(text)["x"])
@@ -131,9 +132,10 @@ async def test_what_is_slow_beside_the_loop_too_stays_out_of_it_for_a_while(
 
     async def beside(text: bytes, until: float) -> object:
         if here[-1] == json.loads(text)["x"]:
-            await asyncio.sleep(seconds)
+            now[0] += seconds
         return json.loads(text)["x"]
 
+    monkeypatch.setattr(embedded, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(embedded, "IN_LOOP_S", 0.005)
     monkeypatch.setattr(engine._bundle.policy, "evaluate_here", cancelled)
     monkeypatch.setattr(engine, "_beside", beside)

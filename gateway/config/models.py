@@ -185,6 +185,11 @@ class Upstream(Model):
     connect_timeout_s: Seconds = Field(5, description="No connection by then is upstream_unreachable.")
     response_timeout_s: Seconds = Field(60, description="No response head by then is upstream_timeout.")
     idle_s: Seconds = Field(4, description="How long an idle connection is kept for the next request.")
+    connections: Literal["shared", "person"] = Field(
+        "shared",
+        description="person: no connection ever serves two people. Needed where a service remembers who a connection "
+        "belongs to, by anything but NTLM, Negotiate or an Authorization scheme that is not known to be stateless.",
+    )
     health: Health | None = Field(None, description="Active checks; needed with several urls.")
 
 

@@ -8,6 +8,7 @@ ways becomes a request with a flaw, so that the pipeline answers and records it 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from mitmproxy.connection import Connection
@@ -16,6 +17,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _events as out
 from mitmproxy.proxy.layers.http._base import HttpConnection, ReceiveHttp
 
+from gateway.core.connection_auth import authenticates_connection
 from gateway.core.reasons import Refusal
 from gateway.edge.mitm import messages
 from gateway.edge.mitm.commands import Abort, Linger, Release
@@ -242,6 +244,7 @@ class UpstreamHttp1(_Http1):
             self._sent_all = self._got_all = False
             fields = request.headers.fields
             self._chunked = (b"transfer-encoding", b"chunked") in fields
+            self._bind(fields)
             head = b"%s %s HTTP/1.1\r\n" % (request.method, request.path)
             yield commands.SendData(self.conn, head + b"".join([b"%s: %s\r\n" % field for field in fields]) + b"\r\n")
         elif isinstance(event, out.RequestData):
@@ -287,6 +290,7 @@ class UpstreamHttp1(_Http1):
         except Malformed as error:
             yield from self._broken(str(error))
             return False
+        self._bind(fields)
         if status < 200 and status != _SWITCHING:  # noqa: PLR2004
             return True
         self.last = self.last or last or start[1] == b"0" or size == UNTIL_CLOSE
@@ -311,6 +315,7 @@ class UpstreamHttp1(_Http1):
             yield ReceiveHttp(out.ResponseData(self.stream_id, data))
         if complete and self.stage == "body":
             if trailers:
+                self._bind(trailers)
                 yield ReceiveHttp(out.ResponseTrailers(self.stream_id, messages.headers(trailers)))
             yield from self._complete()
 
@@ -330,8 +335,13 @@ class UpstreamHttp1(_Http1):
             return
         self.stage = "idle"
         self.conn.used = True  # type: ignore[attr-defined]
-        if getattr(self.conn, "share", False):
+        if getattr(self.conn, "share", False) and not self.conn.bound:  # type: ignore[attr-defined]
             yield Release(self.conn)
+
+    def _bind(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Never hand on a connection that a message ties to its person."""
+        if authenticates_connection(fields):
+            self.conn.bound = True  # type: ignore[attr-defined]
 
     def _broken(self, what: str, code: out.ErrorCode = out.ErrorCode.GENERIC_SERVER_ERROR) -> Commands:
         self.stage = "done"

@@ -26,11 +26,14 @@ _NO_BODY_STATUS = frozenset({204, 304})
 
 
 class DialUpstream(mitm.GetHttpConnection):
-    """A wish for a connection to one address of one upstream."""
+    """A wish for a connection to one address of one upstream, for `person` (issuer and subject; empty: nobody)."""
 
-    def __init__(self, upstream: UpstreamPool, address: tuple[str, int], *, fresh: bool) -> None:
+    def __init__(
+        self, upstream: UpstreamPool, address: tuple[str, int], person: tuple[str, ...], *, fresh: bool
+    ) -> None:
         super().__init__(address, False, None)
         self.upstream = upstream
+        self.person = person
         self.fresh = fresh
 
     __hash__ = mitm.GetHttpConnection.__hash__
@@ -40,6 +43,7 @@ class DialUpstream(mitm.GetHttpConnection):
         return (
             getattr(connection, "upstream", None) is self.upstream
             and getattr(connection, "address", None) == self.address
+            and (not getattr(connection, "bound", False) or getattr(connection, "person", None) == self.person)
         )
 
 
@@ -207,10 +211,10 @@ class GatewayHttpLayer(mitm.HttpLayer):
         if not isinstance(event, DialUpstream):
             raise TypeError("only an upstream is dialled")
         shared = self.context.client.alpn == b"h2" and not event.upstream.http2
-        for connection, child in () if shared or event.fresh or not reuse else list(self.connections.items()):
-            if not event.connection_spec_matches(connection):
+        for connection, child in () if event.fresh or not reuse else list(self.connections.items()):
+            if not event.connection_spec_matches(connection) or (shared and not connection.bound):  # type: ignore[attr-defined]
                 continue
-            if connection in self.waiting_for_establishment:
+            if connection in self.waiting_for_establishment and not shared:
                 self.waiting_for_establishment[connection].append(event)
                 return
             if connection.connected and (event.upstream.http2 or getattr(_leaf(child), "idle", False)):
@@ -221,6 +225,9 @@ class GatewayHttpLayer(mitm.HttpLayer):
         context.server = Server(address=event.address)
         context.server.upstream = event.upstream
         context.server.share = shared
+        # On HTTP/2 requests overlap, and the connection may become one person's while another's are under way.
+        context.server.bound = event.upstream.http2 or event.upstream.settings.connections == "person"
+        context.server.person = event.person
         context.server.fresh = event.fresh
         context.server.used = False
         child = UpstreamLayer(context)
@@ -230,7 +237,8 @@ class GatewayHttpLayer(mitm.HttpLayer):
 
     def idle(self, connection: Connection) -> bool:
         """Whether an upstream connection may serve somebody else."""
-        return bool(getattr(_leaf(self.connections.get(connection)), "idle", False))
+        is_idle = getattr(_leaf(self.connections.get(connection)), "idle", False)
+        return bool(is_idle and not getattr(connection, "bound", False))
 
     def forget(self, connection: Connection) -> None:
         """Drop what is kept for a connection that is gone."""

@@ -61,8 +61,10 @@ class RequestHalf:
         """
         stream = self._stream
         upstream = stream.edge.upstream(stream.exchange, verdict)
+        identity = verdict.identity
+        person = () if identity is None else (identity.issuer, identity.subject)
         for address in upstream.candidates():
-            connection, error = yield DialUpstream(upstream, address, fresh=fresh)
+            connection, error = yield DialUpstream(upstream, address, person, fresh=fresh)
             if error is None:
                 break
             upstream.failed(address)

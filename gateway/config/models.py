@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from gateway.core.header_names import is_asserted, is_reserved
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
@@ -22,10 +24,17 @@ HostPort = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]
 Method = Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")]
 
 
+def _asserted(name: str) -> str:
+    if not is_asserted(name) or is_reserved(name):
+        raise ValueError("keep_headers names headers that would be stripped, but none that the gateway itself sets")
+    return name
+
+
 _HTTPS = 443
 INTROSPECT_AUTO_S = 10.0
 ADDRESS = r"^https?://[^\s/?#]+$"
 Address = Annotated[str, Field(pattern=ADDRESS)]
+KeptHeader = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,127}$"), AfterValidator(_asserted)]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 
 
@@ -250,6 +259,12 @@ class Service(Model):
     preserve_host: bool = Field(True, description="Send the public host name, not the upstream's.")
     path_parameters: bool = Field(
         False, description="The service reads `;` in a path as any other character; refused otherwise."
+    )
+    strip_headers: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,127}\*?$")], ...] = Field(
+        (), description="Headers of clients that this service must not get, in any spelling; `x-own-*` is a family."
+    )
+    keep_headers: tuple[KeptHeader, ...] = Field(
+        (), description="Headers by which a client speaks as a proxy does, and which this service gets nevertheless."
     )
     origins: tuple[Annotated[str, Field(pattern=r"^https://[a-z0-9.-]+(:[0-9]{1,5})?$")], ...] = Field(
         (), description="Origins whose pages may open WebSockets here by cookie, beside the service's own."

@@ -57,6 +57,8 @@ def _routes(name: str, service: Service) -> list[Route]:
             identity_headers=service.identity_headers,
             preserve_host=service.preserve_host,
             path_parameters=service.path_parameters,
+            strip_headers=frozenset(service.strip_headers),
+            keep_headers=frozenset(service.keep_headers),
             origins=frozenset(service.origins),
             body_limit_bytes=(rule.body_limit_mib or 0) * _MIB,
             rule=path,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from gateway.core.header_names import _OVERRIDES, HOP_BY_HOP, is_ours, spelling
+from gateway.core.header_names import HOP_BY_HOP, is_asserted, is_disguised, is_ours, is_override
 from gateway.core.reasons import Refusal
 from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits
 
@@ -209,8 +209,9 @@ def admit(
     peer: Peer,
     limits: RequestLimits = _LIMITS,
     trusted_proxies: Sequence[IpNetwork] = (),
+    judged_headers: frozenset[str] | None = frozenset(),
 ) -> RequestFacts | Refusal:
-    """Canonicalise one request's head.
+    """Canonicalise one request's head. `judged_headers`: the names that policy reads, None for every one.
 
     Answers a `Refusal` with `malformed_request`, `headers_too_large` or `misdirected_request`; never raises.
     """
@@ -230,6 +231,7 @@ def admit(
 
     method = raw.method.decode("ascii")
     kept: list[tuple[str, str]] = []
+    asserted: list[tuple[str, str]] = []
     cookies: list[str] = []
     hop: dict[str, list[str]] = {}
     hosts: list[bytes] = []
@@ -252,12 +254,15 @@ def admit(
             lengths.append(value)
         elif name == "cookie":
             cookies.append(value)
-        elif not is_ours(name):
+        elif is_ours(name):
+            if name == "x-forwarded-for":
+                forwarded_for.append(value)
+            elif is_override(name) and value.upper() != method:
+                return _bad("method override")
+        elif is_asserted(name):
+            asserted.append((name, value))
+        elif not is_disguised(name, judged_headers):
             kept.append((name, value))
-        elif name == "x-forwarded-for":
-            forwarded_for.append(value)
-        elif spelling(name) in _OVERRIDES and value.upper() != method:
-            return _bad("method override")
 
     if len(hosts) > 1 or (raw.version == "1.1" and not hosts):
         return _bad("host")
@@ -277,7 +282,9 @@ def admit(
     options = {option.strip().lower() for value in hop.get("connection", ()) for option in value.split(",")}
     if options & _NEVER_CONNECTION_LISTED or (raw.version == "2" and hop.keys() - {"te", "trailer"}):
         return _bad("connection options")
-    kept = [(name, value) for name, value in kept if name not in options] if options else kept
+    if options:
+        kept = [field for field in kept if field[0] not in options]
+        asserted = [field for field in asserted if field[0] not in options]
     if cookies:
         # HTTP/2 sends a cookie in crumbs; everything behind us sees one field (RFC 9113 section 8.2.3).
         kept.append(("cookie", "; ".join(filter(None, cookies))))
@@ -305,6 +312,7 @@ def admit(
         query=query.decode("ascii") if mark else "",
         query_fields=fields,
         headers=tuple(kept),
+        asserted=tuple(asserted),
         protocol=protocol,
         content_length=framed,
         peer=peer,

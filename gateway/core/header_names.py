@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from gateway.core.header_families import NAMES, PREFIXES
+
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -51,8 +53,22 @@ _OUR_PREFIXES = (
 )
 # What frames a message or proves who sends it, looked for in spellings that only some servers fold into it.
 _CARRIES = HOP_BY_HOP | {"host", "content-length", "expect", "cookie", "authorization", "dpop"}
+# What the gateway reads of a request beside that.
+_READ = {
+    *("content-type", "content-encoding", "content-range", "accept", "accept-encoding", "range", "if-range"),
+    *("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "origin", "referer", "user-agent"),
+    *("x-requested-with", "destination", "depth", "overwrite", "access-control-request-method"),
+    *("access-control-request-headers", "access-control-request-private-network"),
+}
+_READ_PREFIXES = ("sec-",)
 # By which some servers let one method become another, after it was judged.
-_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_OVERRIDES = frozenset(
+    {
+        *("x-http-method-override", "x-http-method", "x-method-override", "x-method", "x-override-method"),
+        *("http-method-override", "http-method", "method-override", "x-http-override", "x-http-verb", "x-rest-method"),
+        *("x-http-verb-override", "x-verb-override", "x-request-method", "x-rewrite-method", "x-http-method-overide"),
+    }
+)
 
 
 def is_field(name: str, value: str) -> bool:
@@ -87,6 +103,39 @@ def is_ours(name: str) -> bool:
     folded = spelling(plain)
     ours = folded in _OURS or folded in _OVERRIDES or folded.startswith(_OUR_PREFIXES)
     return ours or (folded != plain and folded in _CARRIES)
+
+
+@lru_cache(maxsize=4096)
+def is_asserted(name: str) -> bool:
+    """Whether `name`, in any spelling, is what a proxy asserts to its services: who or where a client is, or else."""
+    folded = spelling(name)
+    return folded in NAMES or folded.startswith(PREFIXES)
+
+
+@lru_cache(maxsize=4096)
+def is_disguised(name: str, judged: frozenset[str] | None) -> bool:
+    """Whether `name` is another spelling of a header that policy or the gateway reads, so that it would not be seen.
+
+    `judged`: the lower-case names that policy reads, None for every one.
+    """
+    folded = spelling(name)
+    if folded != name and (judged is None or folded in _READ or folded.startswith(_READ_PREFIXES)):
+        return True
+    return judged is not None and name not in judged and any(folded == spelling(other) for other in judged)
+
+
+def is_stripped(name: str, patterns: Iterable[str]) -> bool:
+    """Whether `name`, in any spelling, is one of these lower-case names; a `*` at the end of one is any rest."""
+    folded = spelling(name)
+    return any(
+        folded.startswith(spelling(pattern[:-1])) if pattern.endswith("*") else folded == spelling(pattern)
+        for pattern in patterns
+    )
+
+
+def is_override(name: str) -> bool:
+    """Whether a header names another method than the request line, in any spelling."""
+    return spelling(name) in _OVERRIDES
 
 
 def spelling(name: str) -> str:

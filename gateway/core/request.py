@@ -61,6 +61,9 @@ class RawRequest:
 class RequestFacts:
     """A canonical request. `headers` have lower-case names and are end-to-end only; `segments` are decoded.
 
+    `asserted` are headers by which a client speaks as a proxy would (`header_families`): neither policy nor, by
+    default, the service gets them.
+
     `protocol` is "http/1.1", "h2", "websocket" or "grpc"; `content_length` is None for a body of unknown length.
     """
 
@@ -76,6 +79,7 @@ class RequestFacts:
     peer: Peer
     client_ip: str
     authority: str = ""  # host, and :port where it is not 443
+    asserted: tuple[tuple[str, str], ...] = ()
 
     @property
     def origin(self) -> str:

@@ -19,7 +19,9 @@ class Route:
     `plane` "user" is zero-log: nothing about its requests is written anywhere. `introspect_cache_s` None means that a
     JWT is trusted until it expires; a number asks the issuer again at least that often. `rule` is the path key of the
     configuration that made this route, "" for the service itself. `path_parameters`: the service reads `;` in a path
-    as any other character. `origins`: other origins whose pages may open WebSockets with a person's session.
+    as any other character. `strip_headers` (a `*` at the end is any rest) do not reach the service in any spelling;
+    `keep_headers` do, although clients speak as a proxy by them (`RequestFacts.asserted`). `origins`: other
+    origins whose pages may open WebSockets with a person's session.
     """
 
     service: str
@@ -38,6 +40,8 @@ class Route:
     preserve_host: bool = True
     body_limit_bytes: int = 1 << 30
     path_parameters: bool = False
+    strip_headers: frozenset[str] = frozenset()
+    keep_headers: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
     rule: str = ""
 

@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 from gateway.core.capabilities import NO_CAPABILITIES, EdgeCapabilities
 from gateway.core.cookies import without_ours
-from gateway.core.header_names import is_field
+from gateway.core.header_names import is_field, is_stripped
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session
 from gateway.obligations.plan import Plan
 
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_MEMBER = "".join(char for char in _PRINTABLE if char not in ',;"')
 
 
 class Signer(Protocol):
@@ -66,6 +67,9 @@ def request_headers(forward: Forward, signer: Signer) -> list[tuple[str, str]]:
         drop.add("cookie")
     headers = forward.headers
     headers += [item for item in facts.headers if item[0] not in drop]
+    headers += [item for item in facts.asserted if item[0] in route.keep_headers]
+    if route.strip_headers:
+        headers[:] = [item for item in headers if not is_stripped(item[0], route.strip_headers)]
     headers += [("cookie", text) for text in without_ours(cookies)]
     headers += [
         ("x-forwarded-for", facts.client_ip),
@@ -91,7 +95,19 @@ def _plain(identity: Identity, device: Device | None) -> list[tuple[str, str]]:
         "x-gateway-issuer": identity.issuer,
         "x-gateway-email": identity.email,
         "x-gateway-name": identity.name,
-        "x-gateway-roles": ",".join(role.key for role in identity.roles),
         "x-gateway-device": device.id if device else "",
     }
-    return [(name, quote(value, safe=_PRINTABLE)) for name, value in said.items() if value]
+    fields = [(name, quote(value, safe=_PRINTABLE)) for name, value in said.items() if value]
+    if roles := ",".join(_member(role.key) for role in identity.roles if role.key):
+        fields.append(("x-gateway-roles", roles))
+    return fields
+
+
+def _member(value: str) -> str:
+    """A member of a list: what a reader of lists could cut it at, or cut off it, is percent-encoded."""
+    text = quote(value, safe=_MEMBER)
+    body = text.strip(" ")
+    if not body:
+        return "%20" * len(text)
+    before, after = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
+    return f"{'%20' * before}{body}{'%20' * after}"

@@ -15,6 +15,8 @@ from gateway.core.ports.pipeline import EngineFailure, PolicyEngine
 from gateway.core.reasons import Refusal
 from gateway.policy.contract import parse_answer
 
+_HEADERS = ("request", "headers")
+
 
 class Decider:
     """Asks one engine, within `deadline_s`, and remembers answers for as long as the policy itself allows.
@@ -119,3 +121,15 @@ def key_of(document: Mapping[str, Any], reads: Iterable[tuple[str, ...]]) -> byt
         else:
             values.append([value])
     return to_json(values)
+
+
+def judged_headers(reads: Iterable[tuple[str, ...]]) -> frozenset[str] | None:
+    """The request headers that the policies read, None when they can read any of them."""
+    names = set()
+    for path in reads:
+        if path[:2] != _HEADERS[: len(path)]:
+            continue
+        if len(path) <= len(_HEADERS):
+            return None
+        names.add(path[2])
+    return frozenset(names)

@@ -23,7 +23,7 @@ from gateway.obligations.plan import Obligations
 from gateway.pipeline.pipeline import Pipeline
 from gateway.policy.bundle.loader import load as load_bundle
 from gateway.policy.bundle.loader import service_data
-from gateway.policy.decider import Decider
+from gateway.policy.decider import Decider, judged_headers
 from gateway.policy.engines.embedded import EmbeddedEngine
 from gateway.policy.engines.server import OpaEngine
 from gateway.wiring.identity import People, people_of
@@ -106,6 +106,7 @@ class Gateway:
                     header_count=config.limits.header_count, header_bytes=config.limits.header_kib << 10
                 ),
                 trusted_proxies=config.trusted_proxies,
+                judged_headers=judged_headers(engine.reads),
             )
             gateway = cls(config, shared, pipeline, engine, people, signals, risks)
             gateway._closing = undo.pop_all()

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from gateway.core.header_families import FAMILIES
 from gateway.core.subject import Identity, Role
 from tests.support.edge_upstreams import Http1Upstream, Seen, Talk
 from tests.support.edge_world import HOST, Ports
@@ -46,6 +47,10 @@ SPELLINGS = [
     lambda name: name.replace("-", "'"),
 ]
 GOOD = ("authorization", "Bearer good")
+ASSERTED = [
+    *(name for family in FAMILIES for name in family.names),
+    *(f"{prefix.removesuffix('-')}-user" for family in FAMILIES for prefix in family.prefixes),
+]
 
 
 def names(seen: Seen) -> list[str]:
@@ -77,6 +82,55 @@ def test_no_spelling_of_ours_gets_through_http2(edge, upstream, connect2, name):
     for spelled in {spell(name).lower() for spell in SPELLINGS}:
         assert client.ask(headers=[(spelled, "evil-1"), (spelled, "evil-2"), ("x-mine", "kept")]).status == 200
     assert b"evil" not in upstream.received
+
+
+@pytest.mark.parametrize("kind", ["connect", "connect2"])
+def test_nobody_speaks_as_another_proxy_would(edge, upstream, request, kind):
+    client = request.getfixturevalue(kind)(edge)
+    for name in ASSERTED:
+        for spelled in {spell(name).lower() for spell in SPELLINGS}:
+            assert client.ask(headers=[(spelled, "evil"), ("x-mine", "kept")]).status == 200
+    assert b"evil" not in upstream.received
+    assert all(seen.get("x-mine") == "kept" for seen in upstream.seen)
+
+
+def test_a_service_strips_more_and_keeps_what_it_names(world, upstream, connect):
+    route = {"strip_headers": frozenset({"x-own-user", "x-fam-*"}), "keep_headers": frozenset({"x-scope-orgid"})}
+    sent = [("X_Own.User", "evil"), ("x-fam-a", "evil"), ("x_fam_b", "evil"), ("x-own", "1"), ("X-Scope-OrgID", "2")]
+    connect(world.edge(upstream.url, route=route)).ask(headers=[*sent, ("x_scope_orgid", "evil"), ("x-user", "evil")])
+    [seen] = upstream.seen
+    assert (seen.get("x-own"), seen.get("x-scope-orgid")) == ("1", "2")
+    assert b"evil" not in upstream.received
+
+
+def test_another_spelling_of_what_policy_reads_does_not_pass(world, upstream, connect, connect2):
+    running = world.edge(upstream.url, pipeline={"judged_headers": frozenset({"x-tenant"})})
+    for client in (connect(running), connect2(running)):
+        client.ask(headers=[("x-tenant", "a"), ("x_tenant", "evil"), ("x.tenant", "evil"), ("x_else", "kept")])
+    assert b"evil" not in upstream.received
+    assert [(seen.get("x-tenant"), seen.get("x_else")) for seen in upstream.seen] == [("a", "kept")] * 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "sent"),
+    [
+        (("x,admin",), "x%2Cadmin"),
+        (("a", "b"), "a,b"),
+        (("a", ""), "a"),
+        ((" admin", "b "), "%20admin,b%20"),
+        (('"a', 'b"'), "%22a,b%22"),
+        (("a%2Cb",), "a%252Cb"),
+        (("IT Support",), "IT Support"),
+        (("  ",), "%20%20"),
+    ],
+)
+def test_one_role_never_looks_like_two(world, upstream, connect, keys, sent):
+    class Roles(Ports):
+        async def read(self, *_: object) -> Identity:
+            return Identity("https://id", "u", "jwt", "s", 2e9, roles=tuple(Role(key) for key in keys))
+
+    connect(world.edge(upstream.url, ports=Roles(), route={"identity_headers": True})).ask()
+    assert upstream.seen[0].get("x-gateway-roles") == sent
 
 
 def test_ours_are_there_once_and_true(edge, upstream, connect):

@@ -46,7 +46,7 @@ TRUSTED = [ipaddress.ip_network("10.0.0.0/8")]
 
 def again(facts: RequestFacts, version: str) -> RawRequest:
     """The request as it is forwarded, read once more."""
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in facts.headers]
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in (*facts.headers, *facts.asserted)]
     if facts.content_length is None and version == "1.1":
         headers.append((b"transfer-encoding", b"chunked"))
     elif facts.content_length:

@@ -115,7 +115,7 @@ class PendingRequests:
         if method not in _SAFE:
             if body is None or len(body) > BODY_LIMIT_BYTES:
                 return Refusal("login_required", "a body that cannot wait")
-            headers, content = tuple(item for item in facts.headers if item[0] not in _LEFT), body
+            headers, content = (*(item for item in facts.headers if item[0] not in _LEFT), *facts.asserted), body
         held = PendingRequest(
             id=self._random(),
             host=facts.host,

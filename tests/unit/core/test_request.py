@@ -174,6 +174,61 @@ def test_every_spelling_of_ours_is_ours_and_gone(name):
     assert found.headers == (("x-mine", "kept"),)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["Client-IP", "True_Client.IP", "CF-Connecting-IP", "Cf-Access-Jwt-Assertion", "X-Goog-IAP-JWT-Assertion",
+     "SM_USER", "iv-user", "$WSRU", "OIDC_CLAIM_email", "X-Authentik-Username", "X-Pomerium-Claim-Email",
+     "Tailscale-User", "X-Amzn-Oidc-Data", "X-MS-CLIENT-PRINCIPAL-NAME",
+     "Remote-Groups", "X-User", "WL-Proxy-Client-IP", "X-Consumer-Id",
+     "l5d-client-id", "SSL_CLIENT_VERIFY", "X-SSL-Cert", "Impersonate-User",
+     "X-Accel-Redirect", "X-HTTP-Path-Override"],
+)  # fmt: skip
+def test_what_other_proxies_assert_is_kept_apart(name):
+    found = ask(headers=[HOST, (name.encode(), b"evil"), (b"x-mine", b"1")])
+    assert found.headers == (("x-mine", "1"),)
+    assert found.asserted == ((name.lower(), "evil"),) or is_ours(name.lower())
+    assert "evil" not in str(found.document())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["accept-language", "x-api-key", "x-csrf-token", "x-request-id", "traceparent", "dav", "x-auth-token", "x-ms-date",
+     "x-amz-date", "x-goog-meta-a", "x-zitadel-orgid", "x-gitlab-token", "x-grafana-org-id", "x-client-data",
+     "git-protocol",
+     "docker-content-digest", "x-frame-options", "priority", "from", "via", "destination", "depth", "if", "lock-token"],
+)  # fmt: skip
+def test_what_clients_say_for_themselves_passes(name):
+    assert ask(headers=[HOST, (name.encode(), b"1")]).headers == ((name, "1"),)
+
+
+@pytest.mark.parametrize("name", ["X_Tenant", "x.tenant", "X~Tenant", "x'TENANT"])
+def test_another_spelling_of_what_policy_reads_is_gone(name):
+    fields = [HOST, (b"X-Tenant", b"mine"), (name.encode(), b"evil"), (b"x_other", b"1")]
+    found = ask(headers=fields, judged_headers=frozenset({"x-tenant"}))
+    assert found.headers == (("x-tenant", "mine"), ("x_other", "1"))
+    assert ask(headers=fields, judged_headers=None).headers == (("x-tenant", "mine"),)
+
+
+def test_a_policy_that_reads_an_underscore_reads_that_spelling():
+    fields = [HOST, (b"X-Tenant", b"evil"), (b"x_tenant", b"mine")]
+    assert ask(headers=fields, judged_headers=frozenset({"x_tenant"})).headers == (("x_tenant", "mine"),)
+
+
+@pytest.mark.parametrize("name", ["Content_Encoding", "Sec_Fetch_Site", "User.Agent", "if_none_match"])
+def test_what_the_gateway_reads_has_no_second_spelling(name):
+    assert ask(headers=[HOST, (name.encode(), b"evil")]).headers == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X_HTTP_Method.Override", "HTTP-Method-Override",
+     "X-Method", "X-HTTP-Verb", "X-HTTP-Verb-Override", "X-Rewrite-Method"],
+)  # fmt: skip
+def test_another_method_than_the_judged_one_is_refused(name):
+    assert reason(ask(method=b"POST", headers=[HOST, (name.encode(), b"DELETE")])) == "malformed_request"
+    assert ask(method=b"POST", headers=[HOST, (name.encode(), b"post")]).headers == ()
+
+
 @pytest.mark.parametrize("name", ["x-gatewa", "gateway-subject", "x-forward", "host-x", "accept"])
 def test_others_are_not_ours(name):
     assert not is_ours(name)

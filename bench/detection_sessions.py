@@ -21,6 +21,7 @@ from bench.detection_places import address, dice_of, line, located
 from bench.detection_runs import ISSUER, Gate, facts_of
 from bench.detection_world import World
 from bench.processes import BenchFailed
+from gateway.core import paths as own
 from gateway.core.cookies import BOUND, SESSION
 from gateway.core.ports.stores import subject_key
 from gateway.core.reasons import Refusal
@@ -29,7 +30,7 @@ from gateway.core.signals import Observation
 from gateway.core.subject import Device, Identity, Session
 from gateway.identity.oidc.relying_party import Tokens
 from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
-from gateway.identity.sessions.dbsc import LIFE_S, REGISTER, RESPONSE, Dbsc, Instructions
+from gateway.identity.sessions.dbsc import LIFE_S, RESPONSE, Dbsc, Instructions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 from gateway.identity.sessions.token_refresh import Refresher
 
@@ -138,7 +139,7 @@ class _Holders:
         offered = await self.keys.offer([f"{SESSION}={value}"])
         challenge = offered[0][1].partition('challenge="')[2].rstrip('"')
         facts = facts_of(seen, (RESPONSE, _proof(challenge)), host=_HOST)
-        outcome = await self.keys.register(replace(facts, path=REGISTER))
+        outcome = await self.keys.register(replace(facts, path=own.DBSC_REGISTER))
         if not isinstance(outcome, Instructions):
             raise BenchFailed("a key could not be registered")
         return outcome.set_cookie.partition(";")[0].partition("=")[2]

@@ -21,6 +21,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.types import ASGIApp
 
+from gateway.core import paths
 from gateway.demo.services import Assertions, directory
 from gateway.identity.devices.ca import issue_server, pem_of
 from gateway.identity.devices.ca_files import PkiFiles, found_pki, key_pem, load_authority, write_file
@@ -117,7 +118,7 @@ def adopt(places: Places, issuer_yaml: str) -> bool:
 
 def demo_app() -> ASGIApp:
     """The demo service: a staff directory that believes the gateway's signature alone."""
-    keys = f"https://{HOST}:{PORT}/.gateway/jwks.json"
+    keys = f"https://{HOST}:{PORT}{paths.JWKS}"
     return directory(Assertions(keys, Places().public / "root.pem", "directory", ""))
 
 

@@ -24,6 +24,7 @@ from typing import Any, Self
 import httpx
 
 import gateway
+from gateway.core import paths
 from gateway.identity.devices.ca_files import PkiFiles, found_pki, write_file
 from gateway.identity.zitadel.events import EVENT_TYPES
 
@@ -135,7 +136,7 @@ class World:
             raise WorldFailed(f"There are no starter policies in {policies}; run the demo from the source tree.")
         shutil.copytree(policies, self.policies, ignore=shutil.ignore_patterns("cases", ".*", "OPA_VERSION"))
         (self.policies / "gateway" / "masking.rego").write_text(MASKING, encoding="utf-8")
-        jwks = f"https://{GATEWAY}:{self.port}/.gateway/jwks.json"
+        jwks = f"https://{GATEWAY}:{self.port}{paths.JWKS}"
         trust = ["--jwks", jwks, "--ca", str(self.pki.root), "--gateway-address", "127.0.0.1"]
         self._spawn("provider", ["gateway.demo.idp.provider", "--ca", str(self.pki.root)])
         self._spawn("directory", ["gateway.demo.services", "directory", *trust])
@@ -211,16 +212,19 @@ class World:
 
         The key with which the provider signs events.
         """
-        own = f"https://{GATEWAY}:{self.port}/.gateway"
+        own = f"https://{GATEWAY}:{self.port}"
         self.order(
-            "app", redirect=f"{own}/callback/dev", post_logout=f"{own}/logout", logout_uri=f"{own}/backchannel/dev"
+            "app",
+            redirect=f"{own}{paths.CALLBACK}dev",
+            post_logout=own + paths.LOGOUT,
+            logout_uri=f"{own}{paths.BACKCHANNEL_LOGOUT}dev",
         )
         headers = {"authorization": f"Bearer {token}"}
         target = {
             "name": "gateway",
             "restWebhook": {"interruptOnError": False},
             "timeout": "5s",
-            "endpoint": f"{own}/hooks/zitadel/dev",
+            "endpoint": f"{own}{paths.ZITADEL_WEBHOOK}dev",
         }
         answer = self._http.post(f"{self.provider_url}/v2/actions/targets", json=target, headers=headers)
         made = answer.raise_for_status().json()

@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Scope
 
+from gateway.core import paths
 from gateway.core.navigation import Resume
 from gateway.core.ports.pipeline import Enrolled, OwnEndpoints
 from gateway.core.reasons import Refusal
@@ -138,14 +139,14 @@ def build(
 
     return _application(
         [
-            Route("/.gateway/jwks.json", get_jwks),
-            Route("/.gateway/crl", get_crl),
-            Route("/.gateway/ca.pem", get_ca),
-            Route("/.gateway/health", get_health),
-            Route("/.gateway/enrol", post_enrol, methods=["POST"]),
-            Route("/.gateway/renew", post_renew, methods=["POST"]),
-            Route("/.well-known/oauth-protected-resource", get_metadata),
-            Route("/.well-known/oauth-protected-resource/{path:path}", get_metadata),
+            Route(paths.JWKS, get_jwks),
+            Route(paths.CRL, get_crl),
+            Route(paths.DEVICE_CA, get_ca),
+            Route(paths.HEALTH, get_health),
+            Route(paths.ENROL, post_enrol, methods=["POST"]),
+            Route(paths.RENEW, post_renew, methods=["POST"]),
+            Route(paths.PROTECTED_RESOURCE, get_metadata),
+            Route(paths.PROTECTED_RESOURCE + "/{path:path}", get_metadata),
             *map(_route, more),
             *routes,
         ]

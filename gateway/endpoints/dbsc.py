@@ -11,11 +11,12 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
+from gateway.core import paths as own
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.endpoints.app import Caller, Endpoint
 from gateway.endpoints.rate_limit import RateLimiter
-from gateway.identity.sessions.dbsc import CHALLENGE, REFRESH, REGISTER, Challenged, Dbsc, Instructions, Over
+from gateway.identity.sessions.dbsc import CHALLENGE, Challenged, Dbsc, Instructions, Over
 from gateway.replies.replies import Reply, deny
 
 _HEADERS = (
@@ -51,7 +52,7 @@ def paths(keys: Dbsc, attempts: RateLimiter | None = None) -> list[Endpoint]:
 
         return Endpoint("POST", path, answer)
 
-    return [at(REGISTER, keys.register), at(REFRESH, keys.refresh)]
+    return [at(own.DBSC_REGISTER, keys.register), at(own.DBSC_REFRESH, keys.refresh)]
 
 
 async def with_offer(keys: Dbsc, reply: Reply) -> Reply:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.core import paths as own
 from gateway.core.navigation import Redirect
 from gateway.core.reasons import Refusal, reason
 from gateway.core.request import RequestFacts
@@ -20,16 +21,14 @@ from gateway.endpoints.browser_request import BrowserRequest, Handler, Pages, ow
 from gateway.endpoints.dbsc import with_offer
 from gateway.endpoints.rate_limit import RateLimiter
 from gateway.identity.account.factors import Overview, OwnFactors
-from gateway.identity.account.step_up import FACTORS, StepUpPrompt, StepUps
+from gateway.identity.account.step_up import StepUpPrompt, StepUps
 from gateway.identity.login.flow import Login
-from gateway.identity.login.return_ticket import STEP_UP
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.identity.sessions.login_sessions import LoginSession
 from gateway.identity.ssf.events import EventSink, EventSubject, assurance_raised, credential_changed, tell_nobody
 from gateway.replies import replies
 from gateway.replies.replies import Reply
 
-SCRIPT = "/.gateway/factors.js"
 _SCRIPT_FILE = Path(replies.__file__).with_name("templates") / "factors.js"
 
 
@@ -125,11 +124,11 @@ def paths(second: SecondFactors, attempts: RateLimiter | None = None) -> list[En
         return Reply(200, headers, text, "local")
 
     return [
-        at("GET", STEP_UP, get_step_up),
-        at("POST", STEP_UP, post_step_up),
-        at("GET", FACTORS, get_factors),
-        at("POST", FACTORS, post_factors),
-        at("GET", SCRIPT, get_script),
+        at("GET", own.STEP_UP, get_step_up),
+        at("POST", own.STEP_UP, post_step_up),
+        at("GET", own.FACTORS, get_factors),
+        at("POST", own.FACTORS, post_factors),
+        at("GET", own.FACTORS_SCRIPT, get_script),
     ]
 
 

@@ -12,15 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.core import paths as own
 from gateway.core.navigation import Redirect
 from gateway.core.reasons import Refusal
 from gateway.endpoints.app import Endpoint, Resuming
 from gateway.endpoints.browser_request import BrowserRequest, Handler, Pages, own_path, sign_in_first
 from gateway.endpoints.dbsc import with_offer
 from gateway.endpoints.rate_limit import RateLimiter
-from gateway.identity.account.sessions import SIGNED_OUT, OwnSessions
-from gateway.identity.login.flow import CALLBACK, HOME, IssuerChoice, Login, LoginCompleted
-from gateway.identity.login.return_ticket import ARRIVAL, LOGIN, ReturnTickets
+from gateway.identity.account.sessions import OwnSessions
+from gateway.identity.login.flow import IssuerChoice, Login, LoginCompleted
+from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.replies.replies import Reply
 
@@ -84,7 +85,7 @@ def paths(people: People, attempts: RateLimiter | None = None) -> list[Endpoint]
     async def get_me(visit: BrowserRequest) -> Reply:
         if visit.facts.host != people.host:
             page = visit.facts.wants_page
-            return visit.go(Redirect(people.origin + HOME)) if page else visit.refuse(Refusal("route_not_found"))
+            return visit.go(Redirect(people.origin + own.ME)) if page else visit.refuse(Refusal("route_not_found"))
         mine = await people.own.mine(visit.facts, visit.device)
         if not isinstance(mine, Refusal):
             document = mine.document()
@@ -96,7 +97,7 @@ def paths(people: People, attempts: RateLimiter | None = None) -> list[Endpoint]
         ended = form if isinstance(form, Refusal) else await people.own.end(visit.facts, visit.device, form)
         if isinstance(ended, Refusal):
             return visit.refuse(ended)
-        return visit.go(Redirect(HOME)) if visit.facts.wants_page else _json({"ended": ended})
+        return visit.go(Redirect(own.ME)) if visit.facts.wants_page else _json({"ended": ended})
 
     async def get_logout(visit: BrowserRequest) -> Reply:
         return people.pages("signed_out", visit.facts, {})
@@ -107,13 +108,13 @@ def paths(people: People, attempts: RateLimiter | None = None) -> list[Endpoint]
         return visit.refuse(way) if isinstance(way, Refusal) else visit.go(way)
 
     return [
-        at("GET", LOGIN, get_login),
-        at("GET", CALLBACK + "{slug}", get_callback),
-        at("GET", ARRIVAL, get_session, own_host=False),
-        at("GET", HOME, get_me, own_host=False),
-        at("POST", HOME, post_me),
-        at("GET", SIGNED_OUT, get_logout),
-        at("POST", SIGNED_OUT, post_logout),
+        at("GET", own.LOGIN, get_login),
+        at("GET", own.CALLBACK + "{slug}", get_callback),
+        at("GET", own.SESSION, get_session, own_host=False),
+        at("GET", own.ME, get_me, own_host=False),
+        at("POST", own.ME, post_me),
+        at("GET", own.LOGOUT, get_logout),
+        at("POST", own.LOGOUT, post_logout),
     ]
 
 

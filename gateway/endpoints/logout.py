@@ -13,12 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gateway.core import paths as own
 from gateway.core.reasons import Refusal
 from gateway.identity.oidc.backchannel_logout import RETRY, LogoutReceiver
 from gateway.identity.zitadel.webhooks import HookReceiver
 
-LOGOUT_PATH = "/.gateway/backchannel/{slug}"
-HOOK_PATH = "/.gateway/hooks/zitadel/{slug}"
 _FORM = "application/x-www-form-urlencoded"
 _FORM_LIMIT_BYTES = 32_768
 _FIELDS = 16
@@ -52,7 +51,10 @@ def routes(logouts: Mapping[str, LogoutReceiver], hooks: Mapping[str, HookReceiv
         status = 503 if outcome.reason in RETRY else _HOOK_STATUS.get(outcome.reason, 401)
         return _refused(status, outcome.reason)
 
-    return [Route(LOGOUT_PATH, post_logout, methods=["POST"]), Route(HOOK_PATH, post_hook, methods=["POST"])]
+    return [
+        Route(own.BACKCHANNEL_LOGOUT + "{slug}", post_logout, methods=["POST"]),
+        Route(own.ZITADEL_WEBHOOK + "{slug}", post_hook, methods=["POST"]),
+    ]
 
 
 async def _logout_token(request: Request) -> str | None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.core import paths as own
 from gateway.core.reasons import Refusal
 from gateway.endpoints.app import Caller, Endpoint
 from gateway.endpoints.rate_limit import RateLimiter
@@ -20,8 +21,6 @@ from gateway.identity.ssf.receiver import SignalReceiver, error_of, is_retry
 from gateway.identity.ssf.transmitter import SignalTransmitter
 from gateway.replies.replies import Reply, deny
 
-METADATA_PATH = "/.well-known/ssf-configuration"
-PUSH_PATH, POLL_PATH, POSTURE_PATH = "/.gateway/ssf/push/{name}", "/.gateway/ssf/poll/{name}", "/.gateway/posture"
 _PUSH, _POLL = "urn:ietf:rfc:8935", "urn:ietf:rfc:8936"
 
 
@@ -78,17 +77,17 @@ def paths(
             {
                 "spec_version": "1_0",
                 "issuer": origin,
-                "jwks_uri": f"{origin}/.gateway/jwks.json",
+                "jwks_uri": f"{origin}{own.JWKS}",
                 "delivery_methods_supported": [_PUSH, _POLL],
                 "default_subjects": "ALL",
             },
         )
 
     return [
-        Endpoint("POST", PUSH_PATH, post_push),
-        Endpoint("POST", POLL_PATH, post_poll),
-        Endpoint("POST", POSTURE_PATH, post_posture),
-        Endpoint("GET", METADATA_PATH, get_metadata),
+        Endpoint("POST", own.SSF_PUSH + "{name}", post_push),
+        Endpoint("POST", own.SSF_POLL + "{name}", post_poll),
+        Endpoint("POST", own.POSTURE, post_posture),
+        Endpoint("GET", own.SSF_CONFIGURATION, get_metadata),
     ]
 
 

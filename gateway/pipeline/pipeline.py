@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from gateway.audit.decision_log import decision_event
+from gateway.core import paths
 from gateway.core.canonical import admit
 from gateway.core.capabilities import EdgeCapabilities
 from gateway.core.cookies import SESSION, digest, read_cookie
@@ -59,9 +60,7 @@ _RAISED = {"assess": "risk_unavailable", "decide": "policy_error"}
 # Random for each process, so that no two processes ever name two decisions alike.
 _EPOCH = secrets.token_hex(8)
 _NUMBERS = itertools.count(1)
-_LOCAL = ("/.gateway/", "/.well-known/oauth-protected-resource")
 # A service may have its own under the same path; the gateway answers where there is no service.
-_OWN_METADATA = "/.well-known/ssf-configuration"
 # A page that is refused for one of these is sent to sign in.
 _SIGN_IN = frozenset({"login_required", "session_expired", "session_revoked"})
 _NOWHERE = Network()
@@ -232,8 +231,8 @@ class Pipeline:
         if refusal := self.quarantine.check():
             return refusal
         case.enter("route")
-        route = None if facts.path.startswith(_LOCAL) else self.routes.match(facts)
-        if isinstance(route, Refusal) and facts.path == _OWN_METADATA and route.reason == "route_not_found":
+        route = None if facts.path.startswith(paths.RESERVED) else self.routes.match(facts)
+        if isinstance(route, Refusal) and facts.path == paths.SSF_CONFIGURATION and route.reason == "route_not_found":
             route = None
         if isinstance(route, Refusal):
             return route

@@ -18,7 +18,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
 
-SCRIPT = "/.gateway/factors.js"
+from gateway.core import paths
+
 _TEMPLATES = Path(__file__).with_name("templates")
 # Whatever a template makes of a value it did not expect.
 _FAILURES = (TemplateError, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
@@ -84,7 +85,9 @@ def draw(
     """
     try:
         template, style, digest = _parts(name)
-        body = template.render(model, t=words(), company=company(), style=style, script=SCRIPT if script else "")
+        body = template.render(
+            model, t=words(), company=company(), style=style, script=paths.FACTORS_SCRIPT if script else ""
+        )
         return RenderedPage(body.encode(), _policy(digest, script=script, form_action=form_action))
     except _FAILURES:
         return None
@@ -100,7 +103,7 @@ def _policy(digest: str, *, script: bool, form_action: Sequence[str]) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -108,6 +111,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    environment.globals["paths"] = paths
+    return environment
 
 
 @cache

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from gateway.core import paths
 from gateway.core.reasons import Reason, is_code, reason
 from gateway.core.request import RequestFacts
 from gateway.replies.rendering import RenderedPage, company, draw, words
@@ -200,5 +201,5 @@ def _actions(kind: str, fails: list[Reason]) -> list[dict[str, str]]:
     if kind == "alarm" and fails[0].code != "account_locked":
         found.append({"word": "home", "href": home})
     if any(entry.code in _SECOND_FACTOR or entry.code.startswith("factor_") for entry in fails):
-        found.append({"word": "factors", "href": home.removesuffix("me") + "factors"})
+        found.append({"word": "factors", "href": home.removesuffix(paths.ME) + paths.FACTORS})
     return found

@@ -25,6 +25,7 @@ import uvloop
 from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (imported before gc.freeze)
 
 from gateway.config import Config, ConfigError, Limits, load
+from gateway.core import paths as own
 from gateway.core.canonical import client_network
 from gateway.core.ports.stores import subject_key
 from gateway.core.request import RequestFacts
@@ -42,7 +43,6 @@ from gateway.endpoints import login as people
 from gateway.endpoints import logout as backchannel
 from gateway.endpoints import ssf as signals
 from gateway.endpoints.pages import Pages
-from gateway.identity.login.flow import HOME
 from gateway.identity.sessions.login_sessions import LoginSession
 from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
@@ -87,7 +87,7 @@ async def build(config: Config, shared: ProcessResources) -> Generation:
     upstreams = {name: UpstreamPool(name, settings) for name, settings in gateway.upstreams.items()}
     more = own_paths(gateway)
     routes = backchannel.routes(gateway.people.logouts, gateway.people.hooks)
-    home = config.origin(config.host) + HOME if gateway.people.sign_ins is not None else ""
+    home = config.origin(config.host) + own.ME if gateway.people.sign_ins is not None else ""
     introduce(Branding(config.name, config.contact, home))
     return Generation(gateway, contexts, upstreams, endpoints.build(gateway.endpoints, more=more, routes=routes))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import Config, resolve_secret, routes_of
+from gateway.core import paths
 from gateway.core.decision import StepUp
 from gateway.core.ports.pipeline import DeviceVerifier, OwnEndpoints, PolicyEngine
 from gateway.core.ports.stores import Store, StoreDown
@@ -163,7 +164,7 @@ def device_verifier(config: Config, store: Store) -> DeviceVerifier:
 def _challenge(reasons: Sequence[str], facts: RequestFacts, step_up: StepUp | None) -> str | None:
     return bearer_challenge(
         reasons[0],
-        f"{facts.origin}/.well-known/oauth-protected-resource",
+        f"{facts.origin}{paths.PROTECTED_RESOURCE}",
         max_age=step_up.max_age_s if step_up is not None else None,
         acr_values=" ".join(step_up.methods) or None if step_up is not None else None,
         dpop=speaks_dpop(facts),

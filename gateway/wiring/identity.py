@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.config import Config, resolve_secret
+from gateway.core import paths
 from gateway.core.ports.pipeline import IdentityReader, SessionBinder
 from gateway.identity.account.factors import OwnFactors
 from gateway.identity.account.sessions import OwnSessions
@@ -18,7 +19,7 @@ from gateway.identity.bearer.access_tokens import TokenReader
 from gateway.identity.bearer.dpop import Dpop
 from gateway.identity.bearer.sessions import BearerSessions
 from gateway.identity.factors.store import Factors
-from gateway.identity.login.flow import CALLBACK, Login
+from gateway.identity.login.flow import Login
 from gateway.identity.login.pending_requests import PendingRequests
 from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.oidc.backchannel_logout import LogoutReceiver
@@ -166,7 +167,7 @@ def _parties(config: Config, known: Sequence[KnownIssuer]) -> list[RelyingParty]
             issuer.trusted.directory,
             issuer.http,
             login_credential(issuer.config.login),
-            f"{origin}{CALLBACK}{issuer.config.slug}",
+            f"{origin}{paths.CALLBACK}{issuer.config.slug}",
             time.time,
         )
         for issuer in known

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from gateway.adapters.http import HttpxClient
 from gateway.config import Config, Issuer, Secret, SignalSource, resolve_secret
+from gateway.core import paths
 from gateway.identity.devices.posture import PostureReports
 from gateway.identity.oidc.discovery import IssuerDirectory
 from gateway.identity.sessions.login_sessions import LoginSessions
@@ -90,7 +91,7 @@ def _source(name: str, said: SignalSource, undo: contextlib.AsyncExitStack) -> S
     trust = Issuer(issuer=said.issuer, audiences=(said.audience,), algorithms=said.algorithms)
     parts = urlsplit(said.issuer)
     # SSF 1.0 section 7.2.1: the well-known part goes between the host and the path.
-    path = f"/.well-known/ssf-configuration{parts.path.rstrip('/')}"
+    path = f"{paths.SSF_CONFIGURATION}{parts.path.rstrip('/')}"
     directory = IssuerDirectory(trust, http, time.time, discovery_url=parts._replace(path=path).geturl())
     return Source(
         name,

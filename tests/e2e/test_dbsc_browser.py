@@ -26,6 +26,7 @@ import pytest
 
 from gateway.adapters.sqlite.documents import SqliteDocuments
 from gateway.adapters.sqlite.store import SqliteStore
+from gateway.core import paths as own
 from gateway.core.canonical import admit
 from gateway.core.cookies import BOUND, SESSION, cookie
 from gateway.core.ports.pipeline import OwnEndpoints
@@ -275,7 +276,7 @@ async def test_a_real_browser_registers_refreshes_and_shuts_out_a_thief(
 ) -> None:
     async with browsing(chromium, tmp_path / "profile", f"http://127.0.0.1:{site.port}/to-arrive"):
         # As from an identity provider, which is another site.
-        (arrived,), (registered,) = await site.until("/arrive"), await site.until(dbsc.REGISTER)
+        (arrived,), (registered,) = await site.until("/arrive"), await site.until(own.DBSC_REGISTER)
         assert registered.status == 200
         assert registered.at - arrived.at < 2
         assert {"origin", "sec-fetch-site"}.isdisjoint(registered.headers)
@@ -283,14 +284,14 @@ async def test_a_real_browser_registers_refreshes_and_shuts_out_a_thief(
         # While the cookie is still good, the next one is fetched beside the request.
         (ahead,) = await site.until("/ahead")
         assert ahead.said == ["dbsc"]
-        asked, proven = await site.until(dbsc.REFRESH, 2)
+        asked, proven = await site.until(own.DBSC_REFRESH, 2)
         assert (asked.status, proven.status) == (403, 200)
         assert f'id="{asked.headers[dbsc.SESSION_ID]}"' in asked.answer[dbsc.CHALLENGE]
         assert {"origin", "sec-fetch-site"}.isdisjoint(proven.headers)
 
         # Once it is gone, the request waits for the next one.
         (late,) = await site.until("/late")
-        *_, again = await site.until(dbsc.REFRESH, 4)
+        *_, again = await site.until(own.DBSC_REFRESH, 4)
         assert (again.status, late.said) == (200, ["dbsc"])
         assert again.at < late.at
         assert bound(late) != bound(ahead)
@@ -312,9 +313,9 @@ async def test_a_real_browser_registers_refreshes_and_shuts_out_a_thief(
         await site.logins.end(site.login.id, "signed out")
         (after,) = await site.until("/after")
         assert after.said == "session_revoked"
-        before = len(site.of(dbsc.REFRESH))
+        before = len(site.of(own.DBSC_REFRESH))
         await site.until("/and-after")
-        assert len(site.of(dbsc.REFRESH)) == before
+        assert len(site.of(own.DBSC_REFRESH)) == before
     assert site.problems == []
 
 

@@ -24,13 +24,13 @@ import httpx
 import pytest
 
 from gateway.config import Introspection, Issuer, Login
+from gateway.core import paths
 from gateway.demo.idp.accounts import PASSWORD
 from gateway.demo.idp.provider import DevProvider, serving
-from gateway.identity.account import sessions as own_sessions
 from tests.support.paths import ROOT, TOOLS
 
 ORIGIN = "https://gateway.localhost:8443"
-REDIRECT, SIGNED_OUT = f"{ORIGIN}/.gateway/callback/contract", f"{ORIGIN}{own_sessions.SIGNED_OUT}"
+REDIRECT, SIGNED_OUT = f"{ORIGIN}/.gateway/callback/contract", f"{ORIGIN}{paths.LOGOUT}"
 PANVA = ROOT / "tests" / "e2e" / "contract" / "panva" / "server.mjs"
 INSTALLED = TOOLS / "oidc-provider"
 AUDIENCE, SCOPE = "https://api.contract.example/", "read"

@@ -14,13 +14,13 @@ from gateway.core.navigation import Redirect
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.identity.account.factors import FactorChanged, Overview, OwnFactors
-from gateway.identity.account.step_up import FACTORS, StepUpPrompt, StepUps
+from gateway.identity.account.step_up import StepUpPrompt, StepUps
 from gateway.identity.factors.store import Factors
 from plugins.factors import builtin
 from tests.support.login_world import HOST, WIKI, WIKI_ROUTE, Browser, Worker, World, origin
 from tests.support.webauthn_authenticator import Authenticator
 
-STEP_UP_PAGE, FACTORS_PAGE = f"{origin(HOST)}/.gateway/step-up", f"{origin(HOST)}{FACTORS}"
+STEP_UP_PAGE, FACTORS_PAGE = f"{origin(HOST)}/.gateway/step-up", f"{origin(HOST)}/.gateway/factors"
 OWN = {"origin": origin(HOST), "sec_fetch_site": "same-origin", "content_type": "application/x-www-form-urlencoded"}
 ANY = StepUp(("otp", "recovery", "user"), 900)
 

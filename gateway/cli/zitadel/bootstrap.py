@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway.cli.zitadel.policies import apply_policies
-from gateway.identity.account.sessions import SIGNED_OUT
+from gateway.core import paths
 from gateway.identity.devices.ca_files import write_file
 from gateway.identity.zitadel.access import ApiFailure
 from gateway.identity.zitadel.api import Zitadel, key_bytes, objects, rfc3339, text
@@ -52,24 +52,24 @@ class Wanted:
     roles: Sequence[str] = ("staff", "admin")
     project: str = "Gateway"
     organization: str = ""
-    post_logout: str = SIGNED_OUT
+    post_logout: str = paths.LOGOUT
     token_days: int = 90
     key_days: int = 365
 
     @property
     def redirect_uri(self) -> str:
         """Where a login comes back to."""
-        return f"{self.origin}/.gateway/callback/{self.slug}"
+        return f"{self.origin}{paths.CALLBACK}{self.slug}"
 
     @property
     def logout_uri(self) -> str:
         """Where Zitadel posts logout tokens."""
-        return f"{self.origin}/.gateway/backchannel/{self.slug}"
+        return f"{self.origin}{paths.BACKCHANNEL_LOGOUT}{self.slug}"
 
     @property
     def hook_uri(self) -> str:
         """Where Zitadel posts events."""
-        return f"{self.origin}/.gateway/hooks/zitadel/{self.slug}"
+        return f"{self.origin}{paths.ZITADEL_WEBHOOK}{self.slug}"
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from gateway.cli import output
 from gateway.cli.shell import DEFAULT_CONFIG, ConfigOption, JsonOption, group
+from gateway.core import paths
 from gateway.operations.errors import ActionFailed
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def zitadel_check(
     expected = Expected(
         client_id=chosen.login.client_id if chosen.login else "",
         project_id=chosen.audiences[0],
-        logout_uri=f"{origin}/.gateway/backchannel/{chosen.slug}",
-        hook_uri=f"{origin}/.gateway/hooks/zitadel/{chosen.slug}",
+        logout_uri=f"{origin}{paths.BACKCHANNEL_LOGOUT}{chosen.slug}",
+        hook_uri=f"{origin}{paths.ZITADEL_WEBHOOK}{chosen.slug}",
     )
     found: list[Seen] = []
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.sync.client import ClientConnection, connect
 
+from gateway.core import paths
 from gateway.demo.world import GATEWAY, TRUST_DOMAIN
 from gateway.identity.devices.ca import common_name, issue_device, make_issuing, make_root, pem_of
 from gateway.identity.devices.ca_files import key_pem, write_file
@@ -124,7 +125,7 @@ def enrol(port: int, ca: Path, token: str, folder: Path) -> tuple[httpx.Response
     csr = request.public_bytes(serialization.Encoding.PEM).decode("ascii")
     browser = Browser(port, GATEWAY, ca)
     try:
-        answer = browser.ask("/.gateway/enrol", method="POST", json={"token": token, "csr": csr})
+        answer = browser.ask(paths.ENROL, method="POST", json={"token": token, "csr": csr})
     finally:
         browser.close()
     if not answer.is_success:

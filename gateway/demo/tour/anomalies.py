@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from websockets.exceptions import ConnectionClosed
 
+from gateway.core import paths
 from gateway.core.cookies import SESSION
 from gateway.demo.clients import http as client
 from gateway.demo.clients.headless_browser import Person
@@ -90,7 +91,7 @@ class NoticeTour:
             "x-forwarded-for": _GERMANY,
         }
         self._other.sign_in(page, "alice", code=self._code())
-        me = self._other.open(f"{own}/.gateway/me")
+        me = self._other.open(f"{own}{paths.ME}")
         context = client.client_context(self.world.pki.root, self._device)
         with client.websocket(self.world.port, ECHO, context, headers, self._address) as opened:
             before = client.echoed(opened, ["hello"])

@@ -14,6 +14,7 @@ import pyotp
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from gateway.core import paths
 from gateway.core.cookies import SESSION
 from gateway.demo.clients import chromium
 from gateway.demo.clients import http as client
@@ -142,7 +143,7 @@ class PeopleTour:
             browser.fill("loginName", f"erin@{ORG_DOMAIN}")
             browser.fill("password", PASSWORD)
             browser.press("button")
-            browser.wait("location.pathname === '/.gateway/step-up'", "the question for a second factor")
+            browser.wait(f"location.pathname === '{paths.STEP_UP}'", "the question for a second factor")
             browser.press("a.button.primary")
             browser.press("form:has(input[name=kind][value=totp]) button")
             browser.wait("document.querySelector('code.secret') !== null", "the secret of the app")
@@ -158,8 +159,8 @@ class PeopleTour:
         with contextlib.closing(person):
             url = self.url(DIRECTORY, "/export")
             page = person.sign_in(url, "erin", {"department": "finance"}, origin=self.url(DIRECTORY, ""))
-            asked = urlsplit(person.visited[-1]).path == "/.gateway/step-up"
-            page = person.follow(page, "/.gateway/factors")
+            asked = urlsplit(person.visited[-1]).path == paths.STEP_UP
+            page = person.follow(page, paths.FACTORS)
             page = person.send(page, {"action": "begin", "kind": "totp"}, origin)
             code = pyotp.TOTP(person.shown(page, "secret").replace(" ", "")).now()
             page = person.send(page, {"action": "finish", "kind": "totp", "label": "phone", "code": code}, origin)

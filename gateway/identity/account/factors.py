@@ -12,16 +12,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from gateway.core import paths
 from gateway.core.navigation import Redirect
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
 from gateway.identity.account.sessions import Mine, OwnSessions
-from gateway.identity.account.step_up import FACTORS, StepUps, answer_of, named, owner_of, shown, would_do
+from gateway.identity.account.step_up import StepUps, answer_of, named, owner_of, shown, would_do
 from gateway.identity.factors.store import MOST_FACTORS, PROOF_LIFE_S, EnrolledFactor, Factors, PendingChallenge, Proof
-from gateway.identity.login.flow import HOME, Login, fields_of
+from gateway.identity.login.flow import Login, fields_of
 from gateway.identity.login.pending_requests import PendingRequest, PendingRequests
-from gateway.identity.login.return_ticket import STEP_UP, ReturnTickets
+from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.sessions.login_sessions import LoginSession
 
 
@@ -63,8 +64,8 @@ class Overview:
             "enrolment": shown(self.begun),
             "csrf": self.csrf,
             "held": held,
-            "action": FACTORS,
-            "back": f"{STEP_UP}?{urlencode({'held': held})}" if held else HOME,
+            "action": paths.FACTORS,
+            "back": f"{paths.STEP_UP}?{urlencode({'held': held})}" if held else paths.ME,
             "error": self.error or None,
         }
 
@@ -240,7 +241,7 @@ class OwnFactors:
 
     @staticmethod
     def _back(held: PendingRequest | None, cookies: tuple[str, ...] = ()) -> Redirect:
-        return Redirect(FACTORS if held is None else f"{FACTORS}?{urlencode({'held': held.id})}", cookies)
+        return Redirect(paths.FACTORS if held is None else f"{paths.FACTORS}?{urlencode({'held': held.id})}", cookies)
 
     async def _overview(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.core import paths
 from gateway.core.cookies import SSO, no_cookie, read_cookie
 from gateway.core.navigation import Redirect
 from gateway.core.ports.stores import DeviceStore
@@ -24,7 +25,6 @@ from gateway.identity.oidc.relying_party import RelyingParty
 from gateway.identity.sessions.cookies import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
-SIGNED_OUT = "/.gateway/logout"
 _LABEL = b"gateway/v1/csrf"
 
 
@@ -125,8 +125,8 @@ class OwnSessions:
         url = None
         if party is not None:
             hint = kept[0].id_token if kept is not None else None
-            url = await party.sign_out_url(hint, self._origin + SIGNED_OUT, self._random())
-        return Redirect(url or SIGNED_OUT, (no_cookie(SSO),))
+            url = await party.sign_out_url(hint, self._origin + paths.LOGOUT, self._random())
+        return Redirect(url or paths.LOGOUT, (no_cookie(SSO),))
 
     async def allowed(self, facts: RequestFacts, device: Device | None, form: Mapping[str, str]) -> Mine | Refusal:
         """Whose form this is, if the gateway's own page, made for this cookie, sent it.

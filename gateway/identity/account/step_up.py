@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from gateway.core import paths
 from gateway.core.cookies import SSO, cookie, read_cookie
 from gateway.core.decision import StepUp
 from gateway.core.factors import FactorOwner
@@ -27,12 +28,11 @@ from gateway.identity.account.sessions import OwnSessions
 from gateway.identity.factors.store import PROOF_LIFE_S, EnrolledFactor, Factors, PendingChallenge, Proof
 from gateway.identity.login.flow import fields_of
 from gateway.identity.login.pending_requests import PendingRequest, PendingRequests
-from gateway.identity.login.return_ticket import STEP_UP, ReturnTickets
+from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.sessions.cookies import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
 COLLECTION = "factor_proof"
-FACTORS = "/.gateway/factors"
 RECENT_S = 300.0
 _TOO_WEAK = Refusal("factor_insufficient")
 
@@ -73,18 +73,18 @@ class StepUpPrompt:
                 {
                     "kind": kind,
                     "labels": list(labels),
-                    "href": f"{STEP_UP}?{urlencode({**held, 'kind': kind})}",
+                    "href": f"{paths.STEP_UP}?{urlencode({**held, 'kind': kind})}",
                     "chosen": kind == self.kind,
                 }
                 for kind, labels in self.usable.items()
             ],
             "challenge": shown(self.begun),
             "must_enrol": not self.usable,
-            "enrol_href": f"{FACTORS}?{urlencode(held)}",
+            "enrol_href": f"{paths.FACTORS}?{urlencode(held)}",
             "enrol_kinds": list(self.addable),
             "csrf": self.csrf,
             **held,
-            "action": STEP_UP,
+            "action": paths.STEP_UP,
             "error": self.error or None,
         }
 

@@ -9,7 +9,6 @@ from typing import Any
 from gateway.core.reasons import reason
 from gateway.identity.bearer.dpop import ALGORITHMS
 
-METADATA_PATH = "/.well-known/oauth-protected-resource"
 _UNQUOTABLE = re.compile(r"[^\x20-\x7e]")
 _STEP_UP = frozenset({"mfa_required", "mfa_stale", "risk_high", "risk_medium"})
 _NO_TOKEN = frozenset({"login_required"})

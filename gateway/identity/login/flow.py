@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import urlencode
 
+from gateway.core import paths
 from gateway.core.cookies import BINDING, SSO, cookie, digest, is_value, read_cookie
 from gateway.core.decision import StepUp
 from gateway.core.navigation import Redirect
@@ -25,14 +26,13 @@ from gateway.core.routes import Route
 from gateway.core.subject import Device
 from gateway.identity.login.pending_requests import LIFE_S as HELD_LIFE_S
 from gateway.identity.login.pending_requests import PendingRequest, PendingRequests
-from gateway.identity.login.return_ticket import LOGIN, ReturnTickets
+from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.oidc.claims import identity_of
 from gateway.identity.oidc.relying_party import RelyingParty
 from gateway.identity.sessions.cookies import BrowserSessions, SessionProof, other_device
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
 COLLECTION = "login"
-CALLBACK, HOME = "/.gateway/callback/", "/.gateway/me"
 TRANSACTION_LIFE_S = 600.0
 _CODE = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 _ANSWER = ("state", "code", "error", "iss")
@@ -186,7 +186,9 @@ class Login:
         if "issuer" in query:
             parties = [party for party in parties if party.slug == query["issuer"]]
         if len(parties) > 1:
-            ways = ((p.config.issuer, f"{LOGIN}?{urlencode({'held': held.id, 'issuer': p.slug})}") for p in parties)
+            ways = (
+                (p.config.issuer, f"{paths.LOGIN}?{urlencode({'held': held.id, 'issuer': p.slug})}") for p in parties
+            )
             return IssuerChoice(tuple(ways))
         return await self._send(parties[0], held, facts) if parties else Refusal("login_failed", "no such issuer")
 
@@ -312,7 +314,7 @@ class Login:
             return Refusal("login_failed", transaction.step)
         await self._replace(facts)
         value = await self._cookies.open(login, self._host, device)
-        onward = HOME if held is None else await self._handover.leave(login, held)
+        onward = paths.ME if held is None else await self._handover.leave(login, held)
         return LoginCompleted(login, Redirect(onward, (cookie(SSO, value),)), zero_log)
 
     async def _replace(self, facts: RequestFacts) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from urllib.parse import urlencode
 
+from gateway.core import paths
 from gateway.core.cookies import BINDING, SESSION, cookie, digest, is_value, read_cookie
 from gateway.core.navigation import Redirect, Resume
 from gateway.core.ports.documents import Documents
@@ -22,7 +23,6 @@ from gateway.identity.sessions.cookies import BrowserSessions, other_device
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
 COLLECTION = "ticket"
-ARRIVAL, LOGIN, STEP_UP = "/.gateway/session", "/.gateway/login", "/.gateway/step-up"
 TICKET_LIFE_S = 60.0
 
 
@@ -52,11 +52,11 @@ class ReturnTickets:
 
     def to_login(self, held: PendingRequest) -> str:
         """Where the sign-in for a held request begins."""
-        return f"{self._origin(self._host)}{LOGIN}?{urlencode({'held': held.id})}"
+        return f"{self._origin(self._host)}{paths.LOGIN}?{urlencode({'held': held.id})}"
 
     def to_step_up(self, held: PendingRequest) -> str:
         """Where somebody proves what a held request needs."""
-        return f"{self._origin(self._host)}{STEP_UP}?{urlencode({'held': held.id})}"
+        return f"{self._origin(self._host)}{paths.STEP_UP}?{urlencode({'held': held.id})}"
 
     async def leave(self, login: LoginSession, held: PendingRequest) -> str:
         """Where somebody who is signed in goes on with a held request: its host, with a ticket."""
@@ -73,7 +73,7 @@ class ReturnTickets:
         }
         value = json.dumps(document).encode()
         await self._documents.put(COLLECTION, digest(ticket), value, self._clock() + TICKET_LIFE_S, version=0)
-        return f"{self._origin(held.host)}{ARRIVAL}?{urlencode({'ticket': ticket})}"
+        return f"{self._origin(held.host)}{paths.SESSION}?{urlencode({'ticket': ticket})}"
 
     async def arrive(self, facts: RequestFacts, device: Device | None) -> Redirect | Resume | Refusal:
         """A visit with a ticket makes the host's session.

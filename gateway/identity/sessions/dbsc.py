@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from gateway.core import paths
 from gateway.core.cookies import BOUND, SESSION, SSO, cookie, digest, read_cookie
 from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
@@ -27,8 +28,6 @@ from gateway.identity.sessions.cookies import BrowserSession, BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
 COLLECTION, CHALLENGES = "dbsc", "dbsc_challenge"
-PATH = "/.gateway/dbsc/"
-REGISTER, REFRESH = PATH + "register", PATH + "refresh"
 REGISTRATION, CHALLENGE = "secure-session-registration", "secure-session-challenge"
 RESPONSE, SESSION_ID = "secure-session-response", "sec-secure-session-id"
 ALGORITHMS = ("ES256", "RS256")
@@ -139,10 +138,10 @@ class Dbsc:
         if not opened:
             return ()
         challenge = await self._challenge("register", digest(opened[-1]))
-        return ((REGISTRATION, f'({" ".join(ALGORITHMS)});path="{REGISTER}";challenge="{challenge}"'),)
+        return ((REGISTRATION, f'({" ".join(ALGORITHMS)});path="{paths.DBSC_REGISTER}";challenge="{challenge}"'),)
 
     async def register(self, facts: RequestFacts) -> Instructions | Refusal:
-        """`POST REGISTER`: the browser has made a key. Refusal `key_proof_invalid`."""
+        """`POST paths.DBSC_REGISTER`: the browser has made a key. Refusal `key_proof_invalid`."""
         proof = self._proof(facts)
         if isinstance(proof, Refusal):
             return proof
@@ -161,7 +160,7 @@ class Dbsc:
     # ---- refresh ----
 
     async def refresh(self, facts: RequestFacts) -> Instructions | Challenged | Over | Refusal:
-        """`POST REFRESH`: the browser wants the next bound cookie. Refusal `key_proof_invalid`.
+        """`POST paths.DBSC_REFRESH`: the browser wants the next bound cookie. Refusal `key_proof_invalid`.
 
         A proof for an old challenge is asked for anew; a session that is over here ends in the browser as well.
         """
@@ -244,11 +243,11 @@ class Dbsc:
         """The session's instructions to the browser."""
         return {
             "session_identifier": browser.key,
-            "refresh_url": REFRESH,
+            "refresh_url": paths.DBSC_REFRESH,
             "scope": {
                 "origin": self._origin(browser.host),
                 "include_site": False,
-                "scope_specification": [{"type": "exclude", "domain": browser.host, "path": PATH}],
+                "scope_specification": [{"type": "exclude", "domain": browser.host, "path": paths.DBSC}],
             },
             # The attributes are those of the Set-Cookie field itself, its life apart, or the browser ends the session.
             "credentials": [{"type": "cookie", "name": BOUND, "attributes": cookie(BOUND, "").partition("; ")[2]}],

@@ -12,12 +12,12 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import httpx
 import pytest
 
+from gateway.core import paths as own
 from gateway.core.cookies import SESSION, SSO
 from gateway.demo.clients.headless_browser import Person
 from gateway.demo.clients.http import Browser
 from gateway.demo.idp.accounts import PASSWORD
 from gateway.demo.world import ECHO, GATEWAY, World
-from gateway.identity.account.sessions import SIGNED_OUT
 from gateway.identity.devices.ca_files import found_pki, write_file
 from tests.support.contract_gateway import gateway_at
 from tests.support.contract_providers import AUDIENCE, REDIRECT, Panva, need_panva, panva
@@ -132,7 +132,7 @@ def running(request: pytest.FixtureRequest) -> Iterator[Place]:
         world.prepare()
         settings = {
             "redirect_uris": [world.own("/.gateway/callback/other"), REDIRECT],
-            "post_logout_redirect_uris": [world.own(SIGNED_OUT)],
+            "post_logout_redirect_uris": [world.own(own.LOGOUT)],
             "ca": world.pki.root,
         }
         with panva(request.param, world.own("/.gateway/backchannel/other"), **settings) as provider:
@@ -192,7 +192,7 @@ def test_a_sign_out_here_goes_to_the_provider_and_comes_back(place: Place) -> No
     assert person.visited[-1].startswith(place.provider.issuer)
     answer = place.confirm_sign_out(person, page)
     assert answer.status_code == 200
-    assert person.visited[-1].startswith(place.world.own(SIGNED_OUT))
+    assert person.visited[-1].startswith(place.world.own(own.LOGOUT))
     assert SSO not in person.jars[GATEWAY]
     assert place.reason(person) == "session_revoked"
     person.open(place.world.url("/headers"))

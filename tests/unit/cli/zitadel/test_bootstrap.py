@@ -11,7 +11,7 @@ import yaml
 from typer.testing import Result
 
 from gateway.config import Issuer
-from gateway.identity.account.sessions import SIGNED_OUT
+from gateway.core import paths as own
 from gateway.identity.zitadel.events import EVENT_TYPES
 from tests.support.cli_world import gateway
 from tests.support.zitadel_instance import Instance, instance
@@ -42,7 +42,7 @@ def test_a_new_instance_is_set_up_whole(zitadel: Instance, tmp_path: Path) -> No
     assert zitadel.roles == ["staff", "admin"]
     app = zitadel.applications[0]["oidcConfiguration"]
     assert app["redirectUris"] == ["https://gateway.example.com/.gateway/callback/zitadel"]
-    assert app["postLogoutRedirectUris"] == [f"https://gateway.example.com{SIGNED_OUT}"], (
+    assert app["postLogoutRedirectUris"] == [f"https://gateway.example.com{own.LOGOUT}"], (
         "where a sign-out comes back to"
     )
     assert app["backChannelLogoutUri"] == "https://gateway.example.com/.gateway/backchannel/zitadel"

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core import paths as own
 from gateway.core.cookies import BOUND, SESSION, SSO, cookie, sets_ours, without_ours
 from gateway.core.reasons import REASONS, Refusal
 from gateway.core.routes import Route
@@ -25,8 +26,6 @@ from gateway.identity.sessions.dbsc import (
     COLLECTION,
     GRACE_S,
     LIFE_S,
-    REFRESH,
-    REGISTER,
     REGISTRATION,
     RESPONSE,
     SESSION_ID,
@@ -75,7 +74,7 @@ class Bound:
     async def register(self, challenge: Any, holder: Holder = HOLDER, host: str = WIKI, **header: Any) -> Any:
         head = {"alg": holder.algorithm, "typ": "dbsc+jwt", "jwk": holder.jwk} | header
         proof = holder.sign(head, {"jti": challenge})
-        return await self.keys.register(self.facts(REGISTER, host, **{RESPONSE: proof}))
+        return await self.keys.register(self.facts(own.DBSC_REGISTER, host, **{RESPONSE: proof}))
 
     async def refresh(
         self, name: str, challenge: str | None = None, holder: Holder = HOLDER, host: str = WIKI, **header: Any
@@ -84,7 +83,7 @@ class Bound:
         if challenge is not None:
             head = {"alg": holder.algorithm, "typ": "dbsc+jwt"} | header
             sent[RESPONSE] = holder.sign(head, {"jti": challenge})
-        return await self.keys.refresh(self.facts(REFRESH, host, **sent))
+        return await self.keys.refresh(self.facts(own.DBSC_REFRESH, host, **sent))
 
     async def challenge(self, name: str) -> str:
         found = await self.refresh(name)
@@ -285,7 +284,7 @@ async def test_a_weak_key_is_refused(bound: Bound) -> None:
 @pytest.mark.parametrize("quoted", ['"{}"', "{}"])
 async def test_the_proof_may_stand_in_quotes(bound: Bound, quoted: str) -> None:
     proof = HOLDER.sign({"alg": "ES256", "typ": "dbsc+jwt", "jwk": HOLDER.jwk}, {"jti": await bound.arrive(Browser())})
-    found = await bound.keys.register(bound.facts(REGISTER, **{RESPONSE: quoted.format(proof)}))
+    found = await bound.keys.register(bound.facts(own.DBSC_REGISTER, **{RESPONSE: quoted.format(proof)}))
     assert isinstance(found, Instructions)
 
 
@@ -295,7 +294,7 @@ def test_whatever_the_browser_says_is_a_value(text: str) -> None:
     async def ask() -> None:
         with TemporaryDirectory() as folder:
             bound = Bound(Path(folder))
-            facts = bound.facts(REGISTER, **{RESPONSE: text, SESSION_ID: text})
+            facts = bound.facts(own.DBSC_REGISTER, **{RESPONSE: text, SESSION_ID: text})
             assert isinstance(await bound.keys.register(facts), Refusal)
             assert isinstance(await bound.keys.refresh(facts), Refusal | Over)
             await bound.world.close()
@@ -471,7 +470,7 @@ async def test_a_session_without_a_key_or_of_another_host_is_over(bound: Bound) 
 
 
 async def test_two_names_are_none(bound: Bound) -> None:
-    facts = bound.facts(REFRESH)
+    facts = bound.facts(own.DBSC_REFRESH)
     assert reason_of(await bound.keys.refresh(facts)) == "key_proof_invalid"
 
 

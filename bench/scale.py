@@ -84,7 +84,7 @@ async def _gateway(world: World, metrics: Metrics, name: str, stack: AsyncExitSt
     shared = await ProcessResources.open(config, metrics)
     stack.push_async_callback(shared.close)
     for record in await shared.store.devices():
-        await store.put_device(record)
+        await store.add_device(record)
     gateway = await Gateway.build(config, replace(shared, store=store, documents=RedisDocuments(store)))
     stack.push_async_callback(gateway.close)
     return gateway.pipeline, store
@@ -116,7 +116,7 @@ async def _fill(store: RedisStore, sessions: int, devices: int) -> dict[str, flo
     between = await _used(store)
     for start in range(0, devices, _AT_ONCE):
         numbers = range(start, min(start + _AT_ONCE, devices))
-        await asyncio.gather(*(store.put_device(_device(number, now)) for number in numbers))
+        await asyncio.gather(*(store.add_device(_device(number, now)) for number in numbers))
     after = await _used(store)
     return {
         "load_s": time.perf_counter() - started,

@@ -17,6 +17,7 @@ from typing import Any
 from gateway.core.ports.documents import Document, Documents
 from gateway.core.ports.stores import (
     Change,
+    DeviceChange,
     DeviceRecord,
     IssuedCertificate,
     SessionRecord,
@@ -118,10 +119,10 @@ class GraceStore:
 
     # ---- what ends something is forgotten here first ----
 
-    async def put_device(self, record: DeviceRecord) -> None:
+    async def change_device(self, device_id: str, change: DeviceChange) -> DeviceRecord | None:
         """See `DeviceStore`."""
-        self._memory.drop(("device", record.id))
-        await self._store.put_device(record)
+        self._memory.drop(("device", device_id))
+        return await self._store.change_device(device_id, change)
 
     async def revoke_session(self, session_id: str, now: float, why: str) -> bool:
         """See `SessionStore`."""
@@ -146,6 +147,10 @@ class GraceStore:
     async def devices(self) -> Sequence[DeviceRecord]:
         """See `DeviceStore`."""
         return await self._store.devices()
+
+    async def add_device(self, record: DeviceRecord) -> bool:
+        """See `DeviceStore`."""
+        return await self._store.add_device(record)
 
     async def add_enrolment(self, token_sha256: str, device_id: str, expires_at: float) -> None:
         """See `DeviceStore`."""
@@ -230,11 +235,16 @@ class GraceDocuments:
         return found
 
     async def put(
-        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None = None, group: str = ""
+        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int, group: str = ""
     ) -> bool:
         """See `Documents`."""
         self._memory.drop(("document", collection, key))
         return await self._documents.put(collection, key, value, expires_at, version=version, group=group)
+
+    async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
+        """See `Documents`."""
+        self._memory.drop(("document", collection, key))
+        await self._documents.overwrite(collection, key, value, expires_at, group=group)
 
     async def take(self, collection: str, key: str, now: float) -> Document | None:
         """See `Documents`."""

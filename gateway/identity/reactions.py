@@ -116,7 +116,7 @@ class Reactions:
     async def _lock(self, issuer: str, subject: str) -> ApiFailure | None:
         key = _key(issuer, subject)
         value = json.dumps(subject).encode()
-        await self._documents.put(COLLECTION, key, value, self._clock() + _KEPT_S, group=issuer)
+        await self._documents.overwrite(COLLECTION, key, value, self._clock() + _KEPT_S, group=issuer)
         failure = await self._locks[issuer].lock(subject)
         # An account that is gone, or locked already, needs no lock.
         if failure is not None and failure.kind not in {"not_found", "precondition", "unchanged"}:

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.adapters.sqlite.store import SqliteStore
 from gateway.agent import posture_report as device_report
@@ -32,6 +35,7 @@ from gateway.demo.idp.accounts import PEOPLE
 from gateway.demo.idp.token_issuer import Key
 from gateway.demo.world import ECHO, GATEWAY, World
 from gateway.identity.devices.ca_files import renew_server, write_file
+from gateway.identity.devices.posture import signed_report
 from tests.support.redis_server import free_port
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("shared-signals")]
@@ -194,7 +198,7 @@ class Pair(World):
             async with self.store("state") as here, self.store("state-far") as there:
                 record = await here.device(device_id)
                 assert record is not None
-                await there.put_device(record)
+                await there.add_device(record)
 
         asyncio.run(copy())
 
@@ -415,6 +419,39 @@ def test_a_device_that_no_longer_complies_is_refused_by_policy(place: Place) -> 
     good = manager.token(audience, kind, about, previous_status="not-compliant", current_status="compliant")
     assert place.push(good).status_code == 202
     until(lambda: "device_not_compliant" not in far.ask("/headers?posture=1", token).text)
+
+
+def test_a_device_does_not_undo_that_by_reporting_its_posture_at_the_same_moment(place: Place) -> None:
+    manager, audience, about = place.pair.manager, place.pair.far, place.about_device()
+    current = (place.folder / "current").resolve(strict=True)
+    key = serialization.load_pem_private_key((current / "device.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    browsers = [place.browser(place.pair.far_port) for _ in range(4)]
+
+    def report(browser: Browser) -> int:
+        token = signed_report({"disk_encrypted": True}, key, secrets.token_urlsafe(16), time.time())
+        headers = {"content-type": "application/jwt"}
+        return browser.ask("/.gateway/posture", method="POST", headers=headers, content=token).status_code
+
+    def event(before: str, after: str) -> str:
+        return manager.token(audience, "device-compliance-change", about, previous_status=before, current_status=after)
+
+    async def posture() -> Mapping[str, Any]:
+        async with place.pair.store("state-far") as store:
+            record = await store.device(place.device_id)
+            assert record is not None
+            return record.posture
+
+    with ThreadPoolExecutor(5) as pool:
+        for _ in range(12):
+            assert place.push(event("not-compliant", "compliant")).status_code == 202
+            reports = [pool.submit(report, browser) for browser in browsers]
+            pushed = pool.submit(place.push, event("compliant", "not-compliant"))
+            assert [one.result() for one in reports] == [200] * 4
+            assert pushed.result().status_code == 202
+            at_rest = asyncio.run(posture())
+            assert (at_rest["compliant"], at_rest["disk_encrypted"]) == (False, True)
+    assert place.push(event("not-compliant", "compliant")).status_code == 202
 
 
 def test_what_is_wrong_with_a_token_is_said_and_nothing_is_done(place: Place) -> None:

@@ -113,12 +113,12 @@ async def test_a_frozen_server_is_store_down_in_time_and_works_when_it_thaws(
     server: RedisProcess, tmp_path: Path
 ) -> None:
     async with opened(tmp_path, server.address) as store:
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
         server.freeze()
         try:
             asked = (
                 store.device("d1"),
-                store.put_device(DEVICE),
+                store.add_device(DEVICE),
                 store.first_use("k", NOW, NOW + 36_000),
                 store.changes(0),
                 RedisDocuments(store).take("c", "k", NOW),
@@ -133,7 +133,7 @@ async def test_a_frozen_server_is_store_down_in_time_and_works_when_it_thaws(
 
 async def test_a_caller_that_gives_up_harms_nobody_else(server: RedisProcess, tmp_path: Path) -> None:
     async with opened(tmp_path, server.address) as store:
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
         for _ in range(50):
             asked = [asyncio.create_task(store.device("d1")) for _ in range(4)]
             await asyncio.sleep(0)
@@ -147,25 +147,25 @@ async def test_a_connection_that_the_server_closed_is_opened_anew_without_an_err
     server: RedisProcess, tmp_path: Path
 ) -> None:
     async with opened(tmp_path, server.address) as store:
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
         for _ in range(5):
             server.cli("CLIENT", "KILL", "TYPE", "normal")
             await asyncio.sleep(0.01)
             assert await store.device("d1") == DEVICE
-            await store.put_device(DEVICE)
+            await store.add_device(DEVICE)
 
 
 async def test_scripts_that_the_server_forgot_come_back(server: RedisProcess, tmp_path: Path) -> None:
     async with opened(tmp_path, server.address) as store:
         server.cli("SCRIPT", "FLUSH")
         with pytest.raises(StoreDown, match="NoScript"):
-            await store.put_device(DEVICE)
-        await store.put_device(DEVICE)
+            await store.add_device(DEVICE)
+        await store.add_device(DEVICE)
 
 
 async def test_a_full_memory_is_store_down_and_what_is_there_can_be_read(server: RedisProcess, tmp_path: Path) -> None:
     async with opened(tmp_path, server.address) as store:
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
         server.cli("CONFIG", "SET", "maxmemory", "1mb")
         await fails_soon(store.put_session(session("b_1")), "OutOfMemory")
         assert await store.device("d1") == DEVICE
@@ -356,7 +356,7 @@ async def test_within_the_grace_what_was_read_before_still_counts_and_nothing_el
         for name in ("b_1", "b_2", "b_3"):
             await store.put_session(session(name))
         await store.revoke_session("b_2", NOW, "left")
-        await documents.put("c", "k", b"value", NOW + 36_000)
+        await documents.overwrite("c", "k", b"value", NOW + 36_000)
         assert await store.session("b_1") is not None
         assert await store.session("b_2") is not None
         assert await documents.get("c", "k", NOW) is not None

@@ -29,7 +29,7 @@ async def main(path, worker):
     store = SqliteStore(Path(path), bytes(32))
     for number in range(1_000_000):
         name = f"{worker}-{number}"
-        await store.put_device(DeviceRecord(name, "n", "o", "d", "active", 1.0))
+        await store.add_device(DeviceRecord(name, "n", "o", "d", "active", 1.0))
         await store.put_session(SessionRecord(name, "i", "s", "s", "", 1.0, 1.0, 9e9))
         await store.first_use(name, 1.0, 9e9)
         await store.put_secret("p", name, 1.0, name.encode())
@@ -46,12 +46,12 @@ from gateway.core.ports.stores import DeviceRecord, StoreDown
 
 async def main(path):
     store = SqliteStore(Path(path), bytes(32))
-    await store.put_device(DeviceRecord("kept", "n", "o", "d", "active", 1.0))
+    await store.add_device(DeviceRecord("kept", "n", "o", "d", "active", 1.0))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     for number in range(10_000):
         try:
-            await store.put_device(DeviceRecord(f"d{number}", "n" * 2000, "o", "d", "active", 1.0))
+            await store.add_device(DeviceRecord(f"d{number}", "n" * 2000, "o", "d", "active", 1.0))
         except StoreDown:
             kept = await store.device("kept")
             lost = await store.device(f"d{number}")
@@ -107,19 +107,19 @@ async def test_a_store_can_be_written_again_after_the_disk_was_full(tmp_path: Pa
     store._writer.execute(f"PRAGMA max_page_count = {pages}")
     big = DeviceRecord("big", "n" * 100_000, "o", "d", "active", 1.0)
     with pytest.raises(StoreDown, match="full"):
-        await store.put_device(big)
+        await store.add_device(big)
     store._writer.execute("PRAGMA max_page_count = 1000000")
-    await store.put_device(big)
+    await store.add_device(big)
     assert await store.device("big") == big
     await store.close()
 
 
 async def test_reads_go_on_while_another_process_holds_the_write_lock(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "gateway.db", KEY)
-    await store.put_device(DEVICE)
+    await store.add_device(DEVICE)
     blocker = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    waiting = asyncio.create_task(store.put_device(DeviceRecord("d2", "n", "o", "d", "active", 1.0)))
+    waiting = asyncio.create_task(store.add_device(DeviceRecord("d2", "n", "o", "d", "active", 1.0)))
     await asyncio.sleep(0.1)
     assert await store.device("d1") == DEVICE
     assert not waiting.done()
@@ -135,11 +135,11 @@ async def test_a_lock_that_is_never_given_back_is_store_down(tmp_path: Path, mon
     blocker = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreDown, match="locked"):
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
     with pytest.raises(StoreDown):
         await store.ping()
     blocker.close()
-    await store.put_device(DEVICE)
+    await store.add_device(DEVICE)
     await store.close()
 
 
@@ -155,7 +155,7 @@ async def test_a_damaged_page_is_store_down(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     store = SqliteStore(path, KEY)
     for number in range(200):
-        await store.put_device(DeviceRecord(f"d{number}", "n" * 500, "o", "d", "active", 1.0))
+        await store.add_device(DeviceRecord(f"d{number}", "n" * 500, "o", "d", "active", 1.0))
     await store.close()
     raw = bytearray(path.read_bytes())
     raw[4096:] = b"\xff" * (len(raw) - 4096)
@@ -164,7 +164,7 @@ async def test_a_damaged_page_is_store_down(tmp_path: Path) -> None:
     with pytest.raises(StoreDown):
         await damaged.device("d1")
     with pytest.raises(StoreDown):
-        await damaged.put_device(DEVICE)
+        await damaged.add_device(DEVICE)
     await damaged.close()
 
 
@@ -193,7 +193,7 @@ async def test_a_closed_store_is_store_down(tmp_path: Path) -> None:
     with pytest.raises(StoreDown):
         await store.device("d1")
     with pytest.raises(StoreDown):
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
 
 
 async def test_ten_thousand_revocations_at_once_are_acknowledged_and_heard_of_by_who_was_away(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ async def test_a_write_that_fails_is_undone_alone(tmp_path: Path) -> None:
         db.execute("INSERT INTO enrolments VALUES ('half', 'd1', 9e9)")
         raise ValueError("no more")
 
-    works = (store.put_device(DEVICE), store.write(half), store.add_enrolment("whole", "d1", 9e9), store.ping())
+    works = (store.add_device(DEVICE), store.write(half), store.add_enrolment("whole", "d1", 9e9), store.ping())
     found = await asyncio.gather(*works, return_exceptions=True)
-    assert [type(answer) for answer in found] == [type(None), ValueError, type(None), type(None)]
+    assert [type(answer) for answer in found] == [bool, ValueError, type(None), type(None)]
     assert await store.device("d1") == DEVICE
     assert await store.take_enrolment("half", 1.0) is None
     assert await store.take_enrolment("whole", 1.0) == "d1"
@@ -226,7 +226,7 @@ async def test_a_write_that_fails_is_undone_alone(tmp_path: Path) -> None:
 
 async def test_a_write_that_ends_the_transaction_is_store_down_for_who_shared_it(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "gateway.db", KEY)
-    works = (store.put_device(DEVICE), store.write(lambda db: db.execute("ROLLBACK")), store.ping())
+    works = (store.add_device(DEVICE), store.write(lambda db: db.execute("ROLLBACK")), store.ping())
     found = await asyncio.gather(*works, return_exceptions=True)
     assert any(isinstance(answer, StoreDown) for answer in found)
     for answer, name in ((found[0], "d1"),):

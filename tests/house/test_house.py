@@ -1,6 +1,7 @@
 """The house holds itself: layers, sizes, one importer for each library, documents that are complete."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.ports.documents import Documents
+from gateway.core.ports.stores import Store
 from tests.support.paths import ROOT
 
 SOURCES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("plugins/**/*.py")])
@@ -92,6 +95,42 @@ def test_broad_excepts_are_few_and_known() -> None:
         if broad and not name_of(path).startswith(OUTSIDE):
             found[name_of(path)] = broad
     assert {name: count for name, count in found.items() if count > known.get(name, 0)} == {}
+
+
+def test_no_record_is_rewritten_whole() -> None:
+    """A device record is added, or changed as it is; a document is written over the version that was read.
+
+    The ports offer nothing else: what is written whatever is there (`overwrite`) is listed here with its reason.
+    """
+    known = {
+        # Marks: the value follows from the key.
+        "gateway/identity/sessions/login_sessions.py": 4,  # and a session's end, after twenty versions went by
+        "gateway/identity/ssf/receiver.py": 1,
+        "gateway/identity/zitadel/webhooks.py": 2,
+        "gateway/identity/reactions.py": 1,
+        # Done, whatever it was before.
+        "gateway/identity/oidc/backchannel_logout.py": 1,
+        # The latest proof of a session; nothing of the one before is in it.
+        "gateway/identity/account/step_up.py": 1,
+        # A cache in front of the real documents.
+        "gateway/adapters/stale_reads.py": 1,
+    }
+    found: dict[str, int] = {}
+    for path in SOURCES:
+        count = path.read_text(encoding="utf-8").count(".overwrite(")
+        if count:
+            found[name_of(path)] = count
+    assert {name: count for name, count in found.items() if count > known.get(name, 0)} == {}
+    version = inspect.signature(Documents.put).parameters["version"]
+    assert (version.kind, version.default, version.annotation) == (version.KEYWORD_ONLY, version.empty, "int")
+    whole = {
+        name
+        for name, method in inspect.getmembers(Store, inspect.isfunction)
+        if {"DeviceRecord", "SessionRecord", "Document"}
+        & {p.annotation for p in inspect.signature(method).parameters.values()}
+    }
+    # `put_session` inserts, or moves the times of its last use and end forward: store_conformance holds both to it.
+    assert whole == {"add_device", "put_session"}
 
 
 def test_every_lock_entry_has_a_hash() -> None:

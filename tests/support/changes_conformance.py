@@ -46,9 +46,9 @@ class ChangesConformance:
         assert await store.latest() == 0
 
     async def test_a_device_that_changes_announces_itself(self, store: Store, other: Store) -> None:
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
         before = await other.latest()
-        await store.put_device(DEVICE.revoke(NOW, "stolen"))
+        await store.change_device(DEVICE.id, lambda record: record.revoke(NOW, "stolen"))
         found = await other.changes(before)
         assert found is not None
         assert [(change.kind, change.key) for change in found] == [("device", "d1")]

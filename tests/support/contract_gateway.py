@@ -43,14 +43,17 @@ class Documents:
         return self.kept.get((collection, key))
 
     async def put(
-        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None = None, group: str = ""
+        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int, group: str = ""
     ) -> bool:
         there = self.kept.get((collection, key))
-        number = there.version if there else 0
-        if version not in {None, number}:
+        if version != (there.version if there else 0):
             return False
-        self.kept[collection, key] = Document(key, value, number + 1, expires_at)
+        await self.overwrite(collection, key, value, expires_at)
         return True
+
+    async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
+        there = self.kept.get((collection, key))
+        self.kept[collection, key] = Document(key, value, (there.version if there else 0) + 1, expires_at)
 
 
 class Ender:

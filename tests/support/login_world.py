@@ -68,15 +68,23 @@ class MemoryDocuments:
         return found[0] if found is not None and found[0].expires_at > now else None
 
     async def put(
-        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None = None, group: str = ""
+        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int, group: str = ""
     ) -> bool:
         await asyncio.sleep(0)
         there = await self.get(collection, key, self.clock())
-        if version is not None and version != (0 if there is None else there.version):
+        if version != (0 if there is None else there.version):
             return False
+        self._write(collection, key, value, expires_at, group)
+        return True
+
+    async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
+        await asyncio.sleep(0)
+        self._write(collection, key, value, expires_at, group)
+
+    def _write(self, collection: str, key: str, value: bytes, expires_at: float, group: str) -> None:
+        there, _ = self.kept.get((collection, key), (None, ""))
         number = 1 if there is None else there.version + 1
         self.kept[collection, key] = Document(key, value, number, expires_at), group
-        return True
 
     async def take(self, collection: str, key: str, now: float) -> Document | None:
         found = await self.get(collection, key, now)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from gateway.core.ports.stores import DeviceRecord, IssuedCertificate, SessionRecord, Store
+import pytest
+
+from gateway.core.ports.stores import DeviceChange, DeviceRecord, IssuedCertificate, SessionRecord, Store
 from tests.support.clock import NOW
 
 LIFE_S = 86_400.0  # of a session: real stores look at their own clock
@@ -23,32 +25,75 @@ class StoreConformance:
         assert await store.device("nobody") is None
 
     async def test_a_device_comes_back_as_it_was_put(self, store: Store, other: Store) -> None:
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
         assert await store.device("d1") == DEVICE
         assert await other.device("d1") == DEVICE
 
-    async def test_a_device_can_be_replaced(self, store: Store) -> None:
-        await store.put_device(DEVICE)
-        changed = replace(DEVICE, name="desktop", posture={})
-        await store.put_device(changed)
-        assert await store.device("d1") == changed
+    async def test_a_device_is_added_once_and_never_replaced(self, store: Store, other: Store) -> None:
+        assert await store.add_device(DEVICE) is True
+        assert await other.add_device(replace(DEVICE, name="desktop", posture={})) is False
+        assert await store.device("d1") == DEVICE
+        added = await asyncio.gather(*(handle.add_device(replace(DEVICE, id="d2")) for handle in (store, other) * 5))
+        assert sorted(added) == [False] * 9 + [True]
 
-    async def test_a_revoked_device_never_comes_back(self, store: Store) -> None:
-        revoked = DEVICE.revoke(NOW + 5, "stolen")
-        await store.put_device(revoked)
-        await store.put_device(DEVICE)
-        assert await store.device("d1") == revoked
+    async def test_a_device_is_changed_as_it_is_at_that_moment(self, store: Store, other: Store) -> None:
+        await store.add_device(DEVICE)
+        changed = replace(DEVICE, name="desktop", posture={})
+        assert await other.change_device("d1", lambda _: changed) == changed
+        assert await store.change_device("d1", lambda record: replace(record, owner="bob")) == replace(
+            changed, owner="bob"
+        )
+        assert await other.device("d1") == replace(changed, owner="bob")
+
+    async def test_an_unknown_device_is_not_changed(self, store: Store) -> None:
+        assert await store.change_device("nobody", lambda record: record.revoke(NOW, "stolen")) is None
+        assert await store.devices() == []
+
+    async def test_a_change_that_leaves_a_device_as_it_is_writes_and_announces_nothing(self, store: Store) -> None:
+        await store.add_device(DEVICE)
+        before = await store.latest()
+        assert await store.change_device("d1", lambda _: None) == DEVICE
+        assert await store.change_device("d1", lambda record: record) == DEVICE
+        assert await store.latest() == before
+
+    async def test_a_revoked_device_never_comes_back(self, store: Store, other: Store) -> None:
+        await store.add_device(DEVICE)
+        revoked = await other.change_device("d1", lambda record: record.revoke(NOW + 5, "stolen"))
+        assert revoked == replace(DEVICE, status="revoked", revoked_at=NOW + 5, revoked_why="stolen")
+        again = await store.change_device("d1", lambda record: record.revoke(NOW + 9, "lost"))
+        assert again == revoked
+        for undone in (DEVICE, replace(DEVICE, status="revoked", revoked_at=NOW + 9)):
+            with pytest.raises(ValueError, match="final"):
+                await store.change_device("d1", lambda _, undone=undone: undone)  # type: ignore[misc]
+        with pytest.raises(ValueError, match="id"):
+            await store.change_device("d1", lambda record: replace(record, id="d2"))
+        assert await store.add_device(DEVICE) is False
+        assert await other.device("d1") == revoked
+
+    async def test_changes_of_one_device_at_the_same_moment_all_count(self, store: Store, other: Store) -> None:
+        await store.add_device(DEVICE)
+
+        def measured(name: str) -> DeviceChange:
+            return lambda record: replace(record, posture={**record.posture, name: True})
+
+        changes = [handle.change_device("d1", measured(f"m{at}")) for at, handle in enumerate((store, other) * 10)]
+        revoking = other.change_device("d1", lambda record: record.revoke(NOW + 5, "stolen"))
+        await asyncio.gather(*changes[:10], revoking, *changes[10:])
+        record = await store.device("d1")
+        assert record is not None
+        assert record.posture == {**DEVICE.posture, **{f"m{at}": True for at in range(20)}}
+        assert (record.status, record.revoked_why) == ("revoked", "stolen")
 
     async def test_devices_are_listed_newest_first(self, store: Store) -> None:
         for at in (2, 1, 3):
-            await store.put_device(replace(DEVICE, id=f"d{at}", created_at=NOW + at))
+            await store.add_device(replace(DEVICE, id=f"d{at}", created_at=NOW + at))
         assert [record.id for record in await store.devices()] == ["d3", "d2", "d1"]
 
     async def test_awkward_text_is_kept(self, store: Store) -> None:
         record = replace(
             DEVICE, name="O'Hara; DROP TABLE devices; --", owner="\u00e9\u4e2d\U0001f512", posture={"\u00fc": None}
         )
-        await store.put_device(record)
+        await store.add_device(record)
         assert await store.device("d1") == record
 
     # ---- enrolment tokens ----
@@ -71,15 +116,15 @@ class StoreConformance:
     # ---- certificates ----
 
     async def test_only_unexpired_certificates_of_revoked_devices_are_listed(self, store: Store) -> None:
-        await store.put_device(DEVICE)
-        await store.put_device(replace(DEVICE, id="d2"))
+        await store.add_device(DEVICE)
+        await store.add_device(replace(DEVICE, id="d2"))
         good = IssuedCertificate("0a", "d1", NOW, NOW + 9_000)
         short = IssuedCertificate("0b", "d1", NOW, NOW + 6_000)
         await store.add_certificate(good)
         await store.add_certificate(short)
         await store.add_certificate(IssuedCertificate("0c", "d2", NOW, NOW + 9_000))
         assert await store.revoked_certificates(NOW) == []
-        await store.put_device(DEVICE.revoke(NOW + 5, "stolen"))
+        await store.change_device(DEVICE.id, lambda record: record.revoke(NOW + 5, "stolen"))
         assert await store.revoked_certificates(NOW + 10) == [(good, NOW + 5), (short, NOW + 5)]
         assert await store.revoked_certificates(NOW + 6_000) == [(good, NOW + 5)]
 

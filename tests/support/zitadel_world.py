@@ -175,16 +175,21 @@ class Memory:
         value: bytes,
         expires_at: float,
         *,
-        version: int | None = None,
+        version: int,
         group: str = "",
     ) -> bool:
         self._look()
         found = self.held.get((collection, key))
-        there = found.version if found is not None else 0
-        if version is not None and version != there:
+        if version != (found.version if found is not None else 0):
             return False
-        self.held[collection, key] = Document(key, value, there + 1, expires_at)
+        await self.overwrite(collection, key, value, expires_at)
         return True
+
+    async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
+        self._look()
+        found = self.held.get((collection, key))
+        there = found.version if found is not None else 0
+        self.held[collection, key] = Document(key, value, there + 1, expires_at)
 
     async def take(self, collection: str, key: str, now: float) -> Document | None:
         found = await self.get(collection, key, now)

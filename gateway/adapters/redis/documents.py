@@ -31,18 +31,26 @@ class RedisDocuments:
         return self._document(collection, digest, await self._server.read("GET", lua.DOCUMENT + digest), now)
 
     async def put(
-        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None = None, group: str = ""
+        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int, group: str = ""
     ) -> bool:
-        """Write over anything, or only over `version` (0: nothing is there); whether it was written."""
+        """Write only over `version` (0: nothing is there); whether it was written."""
+        return await self._write(collection, key, value, expires_at, version, group)
+
+    async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
+        """Write whatever is there."""
+        await self._write(collection, key, value, expires_at, _ANY_VERSION, group)
+
+    async def _write(
+        self, collection: str, key: str, value: bytes, expires_at: float, version: int, group: str
+    ) -> bool:
         server = self._server
         digest = server.hidden("document", collection, key)
         kin = server.hidden("group", collection, group) if group else b""
         name = key.encode("utf-8", "surrogatepass")
         sealed = server.seal.close(_purpose(collection), digest.hex(), _LENGTH.pack(len(name)) + name + value)
-        wanted = _ANY_VERSION if version is None else version
         keys = [lua.DOCUMENT + digest, lua.GROUP + (kin or digest)]
         times = (repr(server.clock()), lua.MARGIN_S)
-        reply = await server.run(lua.PUT_DOCUMENT, keys, digest, kin, repr(expires_at), sealed, wanted, *times)
+        reply = await server.run(lua.PUT_DOCUMENT, keys, digest, kin, repr(expires_at), sealed, version, *times)
         return bool(reply == 1)
 
     async def take(self, collection: str, key: str, now: float) -> Document | None:

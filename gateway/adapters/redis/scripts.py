@@ -85,16 +85,14 @@ return {old and 1 or 0, announce("session", ARGV[5], ARGV[3])}
 """
 )
 
-# ARGV: id, value (R first: revoked), revoked at or nothing, now, name of the change
-PUT_DEVICE = (
+# ARGV: id, the present value or nothing, the new one (R first: revoked), revoked at or nothing, now, name of the change
+WRITE_DEVICE = (
     _ANNOUNCE
     + """
-local old = redis.call("HGET", "gw:devices", ARGV[1])
-local revoked = string.sub(ARGV[2], 1, 1) == "R"
-if old and string.sub(old, 1, 1) == "R" and not revoked then return {0, 0} end
-redis.call("HSET", "gw:devices", ARGV[1], ARGV[2])
-if revoked then redis.call("HSET", "gw:revoked", ARGV[1], ARGV[3]) end
-return {1, announce("device", ARGV[5], ARGV[4])}
+if (redis.call("HGET", "gw:devices", ARGV[1]) or "") ~= ARGV[2] then return {0, 0} end
+redis.call("HSET", "gw:devices", ARGV[1], ARGV[3])
+if string.sub(ARGV[3], 1, 1) == "R" then redis.call("HSET", "gw:revoked", ARGV[1], ARGV[4]) end
+return {1, announce("device", ARGV[6], ARGV[5])}
 """
 )
 
@@ -213,7 +211,7 @@ return rows
 ALL = (
     PUT_SESSION,
     REVOKE_SESSION,
-    PUT_DEVICE,
+    WRITE_DEVICE,
     ADD_CERTIFICATE,
     TAKE_ENROLMENT,
     FIRST_USE,

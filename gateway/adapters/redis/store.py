@@ -14,12 +14,13 @@ from typing import Any
 
 from gateway.adapters.redis import scripts as lua
 from gateway.adapters.redis.changes import RedisChanges
-from gateway.core.ports.stores import DeviceRecord, IssuedCertificate, SessionRecord, StoreDown
+from gateway.core.ports.stores import DeviceChange, DeviceRecord, IssuedCertificate, SessionRecord, StoreDown
 
 _REVOCATION_KEPT_S = 400 * 86_400
 _TIMES, _LENGTH, _TIME = struct.Struct("<dddd"), struct.Struct("<I"), struct.Struct("<d")
 _NOT_REVOKED = -1.0
 _PAGE = 500
+_TRIES = 50
 _SESSION, _WHY, _DEVICE = "sessions", "sessions/why", "devices"
 
 
@@ -43,14 +44,29 @@ class RedisStore(RedisChanges):
                 found[_name(name)] = self._device(_name(name), value)
         return sorted(found.values(), key=lambda record: (-record.created_at, record.id))
 
-    async def put_device(self, record: DeviceRecord) -> None:
-        """Insert or replace a record; a revoked one is never replaced by one that is not revoked."""
+    async def add_device(self, record: DeviceRecord) -> bool:
+        """Insert a record; False, and nothing is written, when there is one of its id."""
+        return await self._write_device(record, b"")
+
+    async def change_device(self, device_id: str, change: DeviceChange) -> DeviceRecord | None:
+        """Apply a change to the record as it is. No two sealed values are equal, so the value is its own version."""
+        for _ in range(_TRIES):
+            value = await self.read("HGET", lua.DEVICES, _text(device_id))
+            record = None if value is None else self._device(device_id, value)
+            changed = None if record is None else record.apply(change)
+            if changed is None or await self._write_device(changed, value):
+                return changed or record
+        raise StoreDown("redis: too many changes of one device at the same time")
+
+    async def _write_device(self, record: DeviceRecord, over: bytes) -> bool:
+        """Write a record over exactly this value, b"" for none; whether it was written."""
         fields = json.dumps([*astuple(record)[1:9], dict(record.posture)]).encode("ascii")
         mark = b"R" if record.status == "revoked" else b"-"
         sealed = mark + self.seal.close(_DEVICE, record.id, fields)
         revoked = "" if record.revoked_at is None else repr(record.revoked_at)
         change = self.change_name(record.id)
-        await self.tell(lua.PUT_DEVICE, [], _text(record.id), sealed, revoked, repr(self.clock()), change)
+        values = (_text(record.id), over, sealed, revoked, repr(self.clock()), change)
+        return await self.tell(lua.WRITE_DEVICE, [], *values)
 
     async def add_enrolment(self, token_sha256: str, device_id: str, expires_at: float) -> None:
         """Remember a one-time token by the hex SHA-256 of its text."""

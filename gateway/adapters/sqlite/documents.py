@@ -27,9 +27,18 @@ class SqliteDocuments:
         return None if row is None else self._document(collection, key, *row)
 
     async def put(
-        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None = None, group: str = ""
+        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int, group: str = ""
     ) -> bool:
-        """Write over anything, or only over `version` (0: nothing is there); whether it was written."""
+        """Write only over `version` (0: nothing is there); whether it was written."""
+        return await self._write(collection, key, value, expires_at, version=version, group=group)
+
+    async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
+        """Write whatever is there."""
+        await self._write(collection, key, value, expires_at, version=None, group=group)
+
+    async def _write(
+        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None, group: str
+    ) -> bool:
         now = self._file.clock()
         sealed = self._file.seal.close(_purpose(collection), key, value)
 

@@ -58,13 +58,8 @@ LIST_SESSIONS = (
     f"SELECT {SESSION} FROM sessions WHERE expires_at > :now AND (:subject IS NULL OR subject = :subject)"  # noqa: S608
     " ORDER BY created_at DESC, id"
 )
-PUT_DEVICE = f"""
-INSERT INTO devices ({DEVICE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET name = excluded.name, owner = excluded.owner, department = excluded.department,
-    status = excluded.status, created_at = excluded.created_at, enrolled_at = excluded.enrolled_at,
-    revoked_at = excluded.revoked_at, revoked_why = excluded.revoked_why, posture = excluded.posture
-WHERE devices.status <> 'revoked' OR excluded.status = 'revoked'
-"""  # noqa: S608  (constants only)
+ADD_DEVICE = f"INSERT INTO devices ({DEVICE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"  # noqa: S608
+CHANGE_DEVICE = f"UPDATE devices SET ({DEVICE}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ?"  # noqa: S608
 PUT_SESSION = f"""
 INSERT INTO sessions ({SESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET last_seen_at = max(last_seen_at, excluded.last_seen_at),

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.adapters.sqlite import schema as sql
 from gateway.adapters.sqlite.changes import SqliteChanges, add_change
 from gateway.adapters.sqlite.file import Connection
-from gateway.core.ports.stores import DeviceRecord, IssuedCertificate, SessionRecord
+from gateway.core.ports.stores import DeviceChange, DeviceRecord, IssuedCertificate, SessionRecord
 
 _REVOCATION_KEPT_S = 400 * 86_400
 
@@ -28,27 +28,33 @@ class SqliteStore(SqliteChanges):
         """Every record, newest first."""
         return [_device(row) for row in self.every(sql.LIST_DEVICES, ())]
 
-    async def put_device(self, record: DeviceRecord) -> None:
-        """Insert or replace a record; a revoked one is never replaced by one that is not revoked."""
-        row = (
-            record.id,
-            record.name,
-            record.owner,
-            record.department,
-            record.status,
-            record.created_at,
-            record.enrolled_at,
-            record.revoked_at,
-            record.revoked_why,
-            json.dumps(dict(record.posture)),
-        )
+    async def add_device(self, record: DeviceRecord) -> bool:
+        """Insert a record; False, and nothing is written, when there is one of its id."""
+        now, row = self.clock(), _device_row(record)
+
+        def write(db: Connection) -> bool:
+            if not db.execute(sql.ADD_DEVICE, row).rowcount:
+                return False
+            add_change(db, now, "device", record.id)
+            return True
+
+        return await self.write(write)
+
+    async def change_device(self, device_id: str, change: DeviceChange) -> DeviceRecord | None:
+        """Apply a change to the record as it is; the transaction has the file's write lock from its beginning."""
         now = self.clock()
 
-        def write(db: Connection) -> None:
-            if db.execute(sql.PUT_DEVICE, row).rowcount:
-                add_change(db, now, "device", record.id)
+        def write(db: Connection) -> DeviceRecord | None:
+            row = db.execute(sql.GET_DEVICE, (device_id,)).fetchone()
+            record = None if row is None else _device(row)
+            changed = None if record is None else record.apply(change)
+            if changed is None:
+                return record
+            db.execute(sql.CHANGE_DEVICE, (*_device_row(changed), device_id))
+            add_change(db, now, "device", device_id)
+            return changed
 
-        await self.write(write)
+        return await self.write(write)
 
     async def add_enrolment(self, token_sha256: str, device_id: str, expires_at: float) -> None:
         """Remember a one-time token by the hex SHA-256 of its text."""
@@ -163,6 +169,21 @@ class SqliteStore(SqliteChanges):
         """Forget a secret."""
         statement = "DELETE FROM secrets WHERE purpose = ? AND name = ?"
         await self.write(lambda db: db.execute(statement, (purpose, name)).rowcount)
+
+
+def _device_row(record: DeviceRecord) -> tuple[Any, ...]:
+    return (
+        record.id,
+        record.name,
+        record.owner,
+        record.department,
+        record.status,
+        record.created_at,
+        record.enrolled_at,
+        record.revoked_at,
+        record.revoked_why,
+        json.dumps(dict(record.posture)),
+    )
 
 
 def _device(row: Sequence[Any]) -> DeviceRecord:

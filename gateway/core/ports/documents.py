@@ -24,12 +24,15 @@ class Documents(Protocol):
         """The document, None when it is not there or has ended."""
 
     async def put(
-        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None = None, group: str = ""
+        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int, group: str = ""
     ) -> bool:
-        """Write. `version`: None writes in any case, 0 only when nothing is there, n only over version n.
+        """Write over what was read: `version` 0 only when nothing is there, n only over version n.
 
         Answers whether it was written. `group` is what `list` finds it by (a subject, a parent session).
         """
+
+    async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
+        """Write, whatever is there. Only for a value that follows from the key or an event, and from no document."""
 
     async def take(self, collection: str, key: str, now: float) -> Document | None:
         """Read and delete in one step: of several callers one gets it."""

@@ -6,7 +6,7 @@ exception a caller branches on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -35,8 +35,29 @@ class DeviceRecord:
     posture: Mapping[str, Any] = field(default_factory=dict)
 
     def revoke(self, now: float, why: str) -> DeviceRecord:
-        """This record, revoked."""
+        """This record, revoked; one that is revoked already stays as it is."""
+        if self.status == "revoked":
+            return self
         return replace(self, status="revoked", revoked_at=now, revoked_why=why)
+
+    def apply(self, change: DeviceChange) -> DeviceRecord | None:
+        """What `change` makes of this record, None when there is nothing to write.
+
+        Raises ValueError for a change of the id, and for one that undoes or alters a revocation.
+        """
+        changed = change(self)
+        if changed is None or changed == self:
+            return None
+        revocation = (self.status, self.revoked_at, self.revoked_why)
+        is_revoked = self.status == "revoked"
+        if is_revoked and (changed.status, changed.revoked_at, changed.revoked_why) != revocation:
+            raise ValueError("a revocation is final")
+        if changed.id != self.id:
+            raise ValueError("a device keeps its id")
+        return changed
+
+
+type DeviceChange = Callable[[DeviceRecord], DeviceRecord | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +79,15 @@ class DeviceStore(Protocol):
     async def devices(self) -> Sequence[DeviceRecord]:
         """Every record, newest first."""
 
-    async def put_device(self, record: DeviceRecord) -> None:
-        """Insert or replace a record; a revoked one is never replaced by one that is not revoked."""
+    async def add_device(self, record: DeviceRecord) -> bool:
+        """Insert a record; False, and nothing is written, when there is one of its id."""
+
+    async def change_device(self, device_id: str, change: DeviceChange) -> DeviceRecord | None:
+        """Apply `change` to the record as it is, in one step: the record afterwards, None for an unknown id.
+
+        `change` has no effect of its own: it is called again when somebody else wrote meanwhile. It answers None where
+        there is nothing to write. Raises what `DeviceRecord.apply` raises.
+        """
 
     async def add_enrolment(self, token_sha256: str, device_id: str, expires_at: float) -> None:
         """Remember a one-time token by the hex SHA-256 of its text."""
@@ -161,7 +189,7 @@ class Changes(Protocol):
     """News for every worker and machine: what changed, in order, with nothing lost unnoticed.
 
     The store announces what it knows itself, in the same transaction: `revoke_session` ("session", whether the id is
-    known or not) and `put_device` ("device"). Raises StoreDown.
+    known or not), `add_device` and `change_device` ("device"). Raises StoreDown.
     """
 
     async def announce(self, kind: str, key: str) -> None:

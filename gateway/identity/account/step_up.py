@@ -186,7 +186,7 @@ class StepUps:
         if raised is None or not isinstance(value, str):
             return Refusal("session_revoked", "it ended during the step-up")
         kept = json.dumps(asdict(proof)).encode()
-        await self._documents.put(COLLECTION, login.id, kept, self._clock() + PROOF_LIFE_S)
+        await self._documents.overwrite(COLLECTION, login.id, kept, self._clock() + PROOF_LIFE_S)
         fresh = await self._cookies.rotate(value, raised, self._host, device)
         return raised, (cookie(SSO, fresh),)
 

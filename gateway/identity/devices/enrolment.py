@@ -64,7 +64,7 @@ class Enrolment:
             if not _TEXT.match(text):
                 raise ValueError("name, owner and department are 1 to 200 printable characters")
         record = DeviceRecord(str(uuid.uuid4()), name, owner, department, "pending", self._clock())
-        await self._store.put_device(record)
+        await self._store.add_device(record)
         return record, await self._token(record.id)
 
     async def new_token(self, device_id: str) -> str | Refusal:
@@ -87,11 +87,9 @@ class Enrolment:
         device_id = await self._store.take_enrolment(_sha256(token), self._clock())
         if device_id is None:
             return Refusal("enrolment_invalid", "unknown, used or expired")
-        record = await self._store.device(device_id)
-        if record is None:
+        now = self._clock()
+        if await self._store.change_device(device_id, lambda record: _activated(record, now)) is None:
             return Refusal("enrolment_invalid", "no such device")
-        if record.status == "pending":
-            await self._store.put_device(replace(record, status="active", enrolled_at=self._clock()))
         return await self._issue(device_id, key)
 
     async def renew(self, device: Device, csr_pem: str) -> Enrolled | Refusal:
@@ -101,11 +99,9 @@ class Enrolment:
 
     async def revoke(self, device_id: str, why: str) -> bool:
         """Put a device out for good; False for an unknown id. Raises OSError when the CRL cannot be written."""
-        record = await self._store.device(device_id)
-        if record is None:
+        now = self._clock()
+        if await self._store.change_device(device_id, lambda record: record.revoke(now, why)) is None:
             return False
-        if record.status != "revoked":
-            await self._store.put_device(record.revoke(self._clock(), why))
         await self._publish()
         return True
 
@@ -184,6 +180,10 @@ class Enrolment:
         except FileNotFoundError:
             return 0
         return 0 if isinstance(present, Refusal) else present.number
+
+
+def _activated(record: DeviceRecord, now: float) -> DeviceRecord | None:
+    return replace(record, status="active", enrolled_at=now) if record.status == "pending" else None
 
 
 def _sha256(text: str) -> str:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from gateway.core.ports.stores import DeviceStore, ReplayStore
+from gateway.core.ports.stores import DeviceRecord, DeviceStore, ReplayStore
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer
 from gateway.core.subject import Device
@@ -61,13 +61,13 @@ class PostureReports:
             return Refusal("malformed_request", "jti or posture")
         if not await self._replays.first_use(f"posture|{device.id}|{jti}", now, now + 2 * FRESH_S):
             return Refusal("token_replayed", "posture report")
-        record = await self._devices.device(device.id)
-        if record is None:
-            return Refusal("device_unknown")
-        kept = {name: record.posture[name] for name in _NOT_ITS_OWN if name in record.posture}
-        posture = {**facts, **kept, "reported_at": now}
-        await self._devices.put_device(replace(record, posture=posture))
-        return posture
+
+        def report(record: DeviceRecord) -> DeviceRecord:
+            others = {name: record.posture[name] for name in _NOT_ITS_OWN if name in record.posture}
+            return replace(record, posture={**facts, **others, "reported_at": now})
+
+        record = await self._devices.change_device(device.id, report)
+        return Refusal("device_unknown") if record is None else record.posture
 
 
 def signed_report(facts: Mapping[str, Any], key: ec.EllipticCurvePrivateKey, jti: str, now: float) -> str:

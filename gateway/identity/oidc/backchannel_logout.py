@@ -85,7 +85,7 @@ class LogoutReceiver:
                 subject=None if logout.sid is not None else logout.subject,
                 why="logged out at the identity provider",
             )
-            await self._documents.put(_COLLECTION, digest, _DONE, until)
+            await self._documents.overwrite(_COLLECTION, digest, _DONE, until)
         except StoreDown:
             return Refusal("store_down", "back-channel logout")
         return ended

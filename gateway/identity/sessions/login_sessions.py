@@ -129,9 +129,9 @@ class LoginSessions:
         )
         await self.put_tokens(login, tokens, version=0)
         if sid:
-            await self._documents.put(SIDS, login.id, b"{}", login.ends_at, group=_group(identity.issuer, sid))
+            await self._documents.overwrite(SIDS, login.id, b"{}", login.ends_at, group=_group(identity.issuer, sid))
             group = _group(identity.issuer, str(_order(sid)[0]))
-            await self._documents.put(HELD, login.id, sid.encode(), login.ends_at, group=group)
+            await self._documents.overwrite(HELD, login.id, sid.encode(), login.ends_at, group=group)
         await self._put(login, 0)
         # A logout that came between the two: it found no session to end.
         if sid and await self._documents.get(SIDS, _ended_key(identity.issuer, sid), now) is not None:
@@ -248,7 +248,7 @@ class LoginSessions:
         """See `SessionEnder`. A sign-in of `sid` that is under way is refused as well."""
         now, ended = self._clock(), 0
         if sid:
-            await self._documents.put(SIDS, _ended_key(issuer, sid), b"{}", now + _ENDED_SID_KEPT_S)
+            await self._documents.overwrite(SIDS, _ended_key(issuer, sid), b"{}", now + _ENDED_SID_KEPT_S)
             for found in await self._documents.list(SIDS, _group(issuer, sid), now):
                 login = await self._read(found.key)
                 if login is None or (subject is not None and login.identity.subject != subject):
@@ -318,11 +318,14 @@ class LoginSessions:
         return None if document is None else _decode(document.value)
 
     async def _put(self, login: LoginSession, version: int | None) -> bool:
+        """Write over `version`; None is for an end alone, which counts whatever else was written."""
         group = _group(login.identity.issuer, login.identity.subject)
         value = json.dumps(asdict(login), separators=(",", ":")).encode()
-        return await self._documents.put(
-            SESSIONS, login.id, value, login.ends_at + _KEPT_S, version=version, group=group
-        )
+        until = login.ends_at + _KEPT_S
+        if version is None:
+            await self._documents.overwrite(SESSIONS, login.id, value, until, group=group)
+            return True
+        return await self._documents.put(SESSIONS, login.id, value, until, version=version, group=group)
 
 
 def renewal(now: float, fresh_until: float | None) -> float | None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from gateway.config import Issuer
 from gateway.core.ports.documents import Documents
 from gateway.core.ports.http import HttpClient, Unreachable
-from gateway.core.ports.stores import Changes, DeviceStore, SessionEnder, StoreDown, subject_key
+from gateway.core.ports.stores import Changes, DeviceRecord, DeviceStore, SessionEnder, StoreDown, subject_key
 from gateway.core.reasons import Refusal
 from gateway.identity.jose.strict_json import read_object
 from gateway.identity.oidc.discovery import IssuerDirectory
@@ -103,7 +103,7 @@ class SignalReceiver:
             if await self._documents.get(_SEEN, key, now) is None:
                 for event in said.events:
                     await self.act(event)
-                await self._documents.put(_SEEN, key, b"{}", now + _SEEN_S)
+                await self._documents.overwrite(_SEEN, key, b"{}", now + _SEEN_S)
         except StoreDown:
             return Refusal("store_down", "shared signals")
         return len(said.events)
@@ -131,12 +131,14 @@ class SignalReceiver:
             await self._changes.announce("subject", subject_key(about.issuer, about.subject))
 
     async def _complies(self, device_id: str, is_compliant: bool, at: float) -> None:
-        record = await self._devices.device(device_id)
-        if record is None:
-            return
-        said = {"compliant": is_compliant, "compliance_by": self.source.name, "compliance_at": at}
-        if record.posture.get("compliance_at", 0.0) <= at:
-            await self._devices.put_device(replace(record, posture={**record.posture, **said}))
+        compliance = {"compliant": is_compliant, "compliance_by": self.source.name, "compliance_at": at}
+
+        def report(record: DeviceRecord) -> DeviceRecord | None:
+            if record.posture.get("compliance_at", 0.0) > at:
+                return None  # what came later is newer
+            return replace(record, posture={**record.posture, **compliance})
+
+        await self._devices.change_device(device_id, report)
 
     async def _at_risk(self, issuer: str, subject: str, level: str, at: float) -> None:
         """Keep the level beside what others have said: nobody takes back another's word, or a newer one."""

@@ -146,7 +146,9 @@ class SignalTransmitter:
                 await self.tell(event, f"c{change.seq}")
         if found is None or kept is None or after != latest:
             reached = max((change.seq for change in found or ()), default=latest)
-            await self._documents.put(_CURSOR, _NAME, str(reached).encode(), now + _FOREVER_S)
+            # Whoever led meanwhile has moved it on: theirs stays.
+            version = 0 if kept is None else kept.version
+            await self._documents.put(_CURSOR, _NAME, str(reached).encode(), now + _FOREVER_S, version=version)
             return reached
         return after
 

@@ -77,7 +77,7 @@ class EventActor:
             ended = await self._ender.end_login_sessions(
                 self._issuer, sid=ending.sid, subject=subject, why=ending.why, before=before
             )
-        await self._documents.put(_EVENTS, key, b"{}", now + _REMEMBER_S)
+        await self._documents.overwrite(_EVENTS, key, b"{}", now + _REMEMBER_S)
         return ended
 
     async def _holder(self, grant: str, now: float) -> str | Refusal | None:
@@ -96,7 +96,7 @@ class EventActor:
         return user
 
     async def _remember(self, grant: str, user: str, now: float) -> None:
-        await self._documents.put(_GRANTS, self._key(grant), user.encode("utf-8"), now + _GRANT_LIFE_S)
+        await self._documents.overwrite(_GRANTS, self._key(grant), user.encode("utf-8"), now + _GRANT_LIFE_S)
 
     def _key(self, name: str) -> str:
         return sha256(f"{self._issuer}|{name}".encode()).hexdigest()

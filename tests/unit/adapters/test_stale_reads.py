@@ -29,7 +29,9 @@ class Switch:
     def __getattr__(self, name: str) -> object:
         if self.error is not None:
             raise self.error
-        return getattr(self.documents if name in {"get", "put", "take", "delete", "list"} else self.store, name)
+        return getattr(
+            self.documents if name in {"get", "put", "overwrite", "take", "delete", "list"} else self.store, name
+        )
 
     async def changes(self, after: int) -> list[Change] | None:
         return self.news
@@ -61,9 +63,9 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 @pytest.fixture
 async def world(sqlite: SqliteStore) -> World:
     world = World(sqlite)
-    await world.store.put_device(DEVICE)
+    await world.store.add_device(DEVICE)
     await world.store.put_session(SESSION)
-    await world.documents.put("c", "k", b"value", END)
+    await world.documents.overwrite("c", "k", b"value", END)
     assert await world.device() == DEVICE
     assert await world.store.session("b_1") == SESSION
     assert await world.documents.get("c", "k", NOW) is not None
@@ -114,7 +116,7 @@ async def test_what_was_never_read_has_no_grace(world: World) -> None:
 
 
 async def test_a_bad_answer_is_never_given_again_nor_the_good_one_before_it(world: World) -> None:
-    await world.switch.store.put_device(DEVICE.revoke(NOW, "stolen"))
+    await world.switch.store.change_device(DEVICE.id, lambda record: record.revoke(NOW, "stolen"))
     await world.switch.store.revoke_session("b_1", NOW, "left")
     await world.switch.documents.delete("c", "k")
     await world.device()
@@ -129,14 +131,14 @@ async def test_a_bad_answer_is_never_given_again_nor_the_good_one_before_it(worl
 async def test_nothing_is_written_or_taken_in_the_grace(world: World) -> None:
     world.fail()
     for asked in (
-        lambda: world.store.put_device(DEVICE),
+        lambda: world.store.add_device(DEVICE),
         lambda: world.store.put_session(SESSION),
         lambda: world.store.revoke_session("b_1", NOW, "left"),
         lambda: world.store.first_use("k", NOW, END),
         world.store.sessions,
         lambda: world.store.secrets("p"),
         world.store.ping,
-        lambda: world.documents.put("c", "k", b"", END),
+        lambda: world.documents.overwrite("c", "k", b"", END),
         lambda: world.documents.take("c", "k", NOW),
         lambda: world.documents.list("c", "g", NOW),
     ):
@@ -155,7 +157,7 @@ async def test_what_was_to_be_ended_here_is_not_served_again_even_if_that_failed
     with pytest.raises(StoreDown):
         await world.documents.get("c", "k", NOW)
     with pytest.raises(StoreDown):
-        await world.store.put_device(DEVICE.revoke(NOW, "stolen"))
+        await world.store.change_device(DEVICE.id, lambda record: record.revoke(NOW, "stolen"))
     with pytest.raises(StoreDown):
         await world.device()
 

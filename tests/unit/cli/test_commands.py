@@ -116,9 +116,9 @@ def test_a_session_says_what_it_is_tied_to(here: Site) -> None:
         for name, device in (("l_bound", "laptop"), ("l_key", "laptop"), ("l_loose", ""), ("b_program", "laptop")):
             await state.store.put_session(SessionRecord(name, "https://id", "ann", "ann", device, now, now, now + 600))
             if name.startswith("l_"):
-                await state.documents.put("login_session", name, b"{}", now + 600)
-        await state.documents.put("session", "cookie", b"{}", now + 600, group="l_key")
-        await state.documents.put("dbsc", "cookie", b"{}", now + 600)
+                await state.documents.overwrite("login_session", name, b"{}", now + 600)
+        await state.documents.overwrite("session", "cookie", b"{}", now + 600, group="l_key")
+        await state.documents.overwrite("dbsc", "cookie", b"{}", now + 600)
         await state.store.close()
 
     asyncio.run(seed())

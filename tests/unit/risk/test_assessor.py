@@ -266,7 +266,7 @@ async def test_a_document_of_another_format_counts_as_nothing(world):
     before = await world.assessor.history("https://id", "ann")
     assert before["v"] == 1
     name = next(iter([key async for key in _keys(world, "risk_profile")]))
-    await world.documents.put("risk_profile", name, b'{"v": 99, "new_network": 7}', NOW + 9e6)
+    await world.documents.overwrite("risk_profile", name, b'{"v": 99, "new_network": 7}', NOW + 9e6)
     assert await world.assessor.history("https://id", "ann") == {}
     assert names(await world.ask(identity=replace(ANN, amr=()))) == {"no_history"}
 

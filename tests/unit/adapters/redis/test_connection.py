@@ -123,8 +123,8 @@ async def test_the_documented_acl_rules_are_enough_for_everything(
     server: RedisProcess, folder: Path, tmp_path: Path
 ) -> None:
     async with opened(settings(server, folder), tmp_path) as store:
-        await store.put_device(DEVICE)
-        await store.put_device(DEVICE.revoke(NOW, "stolen"))
+        await store.add_device(DEVICE)
+        await store.change_device(DEVICE.id, lambda record: record.revoke(NOW, "stolen"))
         assert len(await store.devices()) == 1
         await store.revoked_certificates(NOW)
         await store.put_session(SESSION)
@@ -137,7 +137,7 @@ async def test_the_documented_acl_rules_are_enough_for_everything(
         await store.secrets("p")
         await store.drop_secret("p", "n")
         documents = RedisDocuments(store)
-        assert await documents.put("c", "k", b"1", NOW + LIFE_S, group="g")
+        await documents.overwrite("c", "k", b"1", NOW + LIFE_S, group="g")
         assert len(await documents.list("c", "g", NOW)) == 1
         assert await documents.take("c", "k", NOW)
         assert len(await store.changes(0) or ()) == 3

@@ -98,13 +98,13 @@ class TestRedisDocuments(DocumentsConformance):
 
 async def test_nothing_that_names_a_person_stands_in_redis_in_clear(store: RedisStore, server: RedisProcess) -> None:
     documents = RedisDocuments(store)
-    await store.put_device(replace(DEVICE, owner="canary-owner"))
+    await store.add_device(replace(DEVICE, owner="canary-owner"))
     await store.put_session(replace(SESSION, subject="canary-subject", identity="canary@example"))
     await store.revoke_session("b_1", NOW, "canary why")
     await store.first_use("canary-jti", NOW, NOW + LIFE_S)
     await store.put_secret("p", "n", NOW, b"canary-secret")
     await store.announce("subject", "canary-subject")
-    await documents.put("c", "canary-key", b"canary-value", NOW + LIFE_S, group="canary-group")
+    await documents.overwrite("c", "canary-key", b"canary-value", NOW + LIFE_S, group="canary-group")
     kept = b"".join(path.read_bytes() for path in server.folder.glob("appendonlydir/*"))
     assert b"gw:s:b_1" in kept
     assert b"canary" not in kept
@@ -133,8 +133,8 @@ async def test_a_value_sealed_with_another_master_key_does_not_open(store: Redis
 
 async def test_a_value_that_was_moved_does_not_open(store: RedisStore) -> None:
     documents = RedisDocuments(store)
-    await documents.put("c", "one", b"1", NOW + LIFE_S)
-    await documents.put("c", "two", b"2", NOW + LIFE_S)
+    await documents.overwrite("c", "one", b"1", NOW + LIFE_S)
+    await documents.overwrite("c", "two", b"2", NOW + LIFE_S)
     keys = [b"gw:d:" + store.hidden("document", "c", key) for key in ("one", "two")]
     await store.write("COPY", *keys, "REPLACE")
     with pytest.raises(StoreDown):
@@ -166,7 +166,7 @@ async def test_what_has_ended_is_forgotten_by_the_server(store: RedisStore, serv
     await store.revoke_session("b_2", now, "left")
     await store.first_use("k", now, now + 10)
     await store.add_enrolment("aa", "d1", now + 10)
-    await documents.put("c", "k", b"1", now + 10, group="g")
+    await documents.overwrite("c", "k", b"1", now + 10, group="g")
     left_s = {key: int(server.cli("TTL", key)) for key in ("gw:s:b_1", "gw:s:b_2", "gw:e:aa")}
     assert 60 < left_s["gw:s:b_1"] <= 70
     assert 60 < left_s["gw:e:aa"] <= 70
@@ -180,9 +180,9 @@ async def test_a_groups_ended_documents_do_not_pile_up(server: RedisProcess, tmp
     clock = [time.time()]
     async with opened(server, tmp_path, lambda: clock[0]) as store:
         documents = RedisDocuments(store)
-        await documents.put("c", "long", b"1", clock[0] + 900, group="g")
+        await documents.overwrite("c", "long", b"1", clock[0] + 900, group="g")
         for number in range(300):
-            await documents.put("c", f"k{number}", b"1", clock[0] - 1, group="g")
+            await documents.overwrite("c", f"k{number}", b"1", clock[0] - 1, group="g")
             await store.write("DEL", b"gw:d:" + store.hidden("document", "c", f"k{number}"))
         assert await store.read("ZCARD", b"gw:g:" + store.hidden("group", "c", "g")) < 30
         assert [found.key for found in await documents.list("c", "g", clock[0])] == ["long"]
@@ -283,7 +283,7 @@ async def test_a_stream_that_was_removed_means_that_everything_changed(store: Re
 
 async def test_everything_is_there_after_a_restart(process: RedisProcess, server: RedisProcess, tmp_path: Path) -> None:
     async with opened(server, tmp_path) as store:
-        await store.put_device(DEVICE)
+        await store.add_device(DEVICE)
         await store.put_session(SESSION)
         await store.revoke_session("b_1", NOW, "left")
         process.kill()
@@ -360,9 +360,9 @@ async def test_looking_at_a_store_begins_none(server: RedisProcess, tmp_path: Pa
 async def test_open_redis_gives_store_and_documents(server: RedisProcess, tmp_path: Path) -> None:
     settings = StateStore(kind="redis", address=server.address)
     found = await open_redis(settings, KEY, tmp_path)
-    await found.store.put_device(DEVICE)
+    await found.store.add_device(DEVICE)
     assert await found.store.device("d1") == DEVICE
-    assert await found.documents.put("c", "k", b"1", END)
+    await found.documents.overwrite("c", "k", b"1", END)
     kept = await found.documents.get("c", "k", FAKE_NOW)
     assert isinstance(kept, Document)
     await found.store.close()
@@ -371,7 +371,7 @@ async def test_open_redis_gives_store_and_documents(server: RedisProcess, tmp_pa
 
 
 async def test_a_look_up_on_the_hot_path_is_quick(store: RedisStore) -> None:
-    await store.put_device(DEVICE)
+    await store.add_device(DEVICE)
     await store.put_session(SESSION)
     best = float("inf")
     for _ in range(20):

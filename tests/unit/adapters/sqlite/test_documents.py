@@ -83,9 +83,9 @@ asyncio.run(main(sys.argv[1]))
 
 
 async def test_processes_count_and_take_without_losing_or_doubling(documents: SqliteDocuments, tmp_path: Path) -> None:
-    await documents.put("c", "count", b"0", 9e9)
+    await documents.overwrite("c", "count", b"0", 9e9)
     for number in range(50):
-        await documents.put("c", f"k{number}", b"", 9e9)
+        await documents.overwrite("c", f"k{number}", b"", 9e9)
     command = [sys.executable, "-c", COUNTER, tmp_path / "gateway.db"]
     children = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
@@ -108,7 +108,7 @@ async def test_processes_count_and_take_without_losing_or_doubling(documents: Sq
 async def test_everything_is_there_after_a_restart(
     documents: SqliteDocuments, store: SqliteStore, reopen: Open
 ) -> None:
-    await documents.put("c", "k", b"value", END)
+    await documents.overwrite("c", "k", b"value", END)
     await store.close()
     found = await SqliteDocuments(reopen()).get("c", "k", NOW)
     assert found is not None
@@ -122,13 +122,13 @@ async def test_a_file_of_the_first_version_gets_its_documents(tmp_path: Path, re
         db.execute("PRAGMA user_version = 1")
     db.close()
     store = reopen()
-    assert await SqliteDocuments(store).put("c", "k", b"value", END)
+    await SqliteDocuments(store).overwrite("c", "k", b"value", END)
     assert await store.first_use("k", NOW, END) is False
     assert await SqliteDocuments(reopen()).get("c", "k", NOW) is not None
 
 
 async def test_a_value_is_not_in_the_files_in_clear(documents: SqliteDocuments, tmp_path: Path) -> None:
-    await documents.put("c", "k", b"canary-canary-canary", END)
+    await documents.overwrite("c", "k", b"canary-canary-canary", END)
     names = ("gateway.db", "gateway.db-wal")
     assert all(b"canary" not in (tmp_path / name).read_bytes() for name in names)
 
@@ -137,7 +137,7 @@ async def test_a_value_is_not_in_the_files_in_clear(documents: SqliteDocuments, 
 async def test_a_value_that_was_moved_or_changed_does_not_open(
     documents: SqliteDocuments, store: SqliteStore, change: str
 ) -> None:
-    await documents.put("c", "k", b"value", END, group="g")
+    await documents.overwrite("c", "k", b"value", END, group="g")
     await store.write(lambda db: db.execute(f"UPDATE documents SET {change}").rowcount)  # noqa: S608  (constants only)
     key, collection = ("m" if "'m'" in change else "k"), ("d" if "'d'" in change else "c")
     with pytest.raises(StoreDown):
@@ -152,7 +152,7 @@ async def test_a_secret_of_the_store_does_not_open_as_a_document(
     documents: SqliteDocuments, store: SqliteStore
 ) -> None:
     await store.put_secret("c", "k", NOW, b"value")
-    await documents.put("c", "k", b"", END)
+    await documents.overwrite("c", "k", b"", END)
     await store.write(lambda db: db.execute("UPDATE documents SET sealed = (SELECT sealed FROM secrets)").rowcount)
     with pytest.raises(StoreDown):
         await documents.get("c", "k", NOW)
@@ -165,7 +165,7 @@ async def test_a_closed_store_is_store_down(documents: SqliteDocuments, store: S
     with pytest.raises(StoreDown):
         await documents.list("c", "g", NOW)
     with pytest.raises(StoreDown):
-        await documents.put("c", "k", b"", END)
+        await documents.overwrite("c", "k", b"", END)
     with pytest.raises(StoreDown):
         await documents.take("c", "k", NOW)
     with pytest.raises(StoreDown):
@@ -175,11 +175,11 @@ async def test_a_closed_store_is_store_down(documents: SqliteDocuments, store: S
 async def test_a_write_that_fails_is_store_down_and_leaves_what_was_there(
     documents: SqliteDocuments, store: SqliteStore
 ) -> None:
-    await documents.put("c", "k", b"value", END)
+    await documents.overwrite("c", "k", b"value", END)
     pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
     store._writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreDown, match="full"):
-        await documents.put("c", "k", bytes(100_000), END)
+        await documents.overwrite("c", "k", bytes(100_000), END)
     found = await documents.get("c", "k", NOW)
     assert found is not None
     assert found.value == b"value"
@@ -189,10 +189,10 @@ async def test_what_has_ended_is_removed_by_later_writes(
     documents: SqliteDocuments, store: SqliteStore, clock: list[float]
 ) -> None:
     for number in range(100):
-        await documents.put("c", f"k{number}", b"", END)
+        await documents.overwrite("c", f"k{number}", b"", END)
     clock[0] = END
     for number in range(4):
-        await documents.put("d", f"k{number}", b"", END + 60)
+        await documents.overwrite("d", f"k{number}", b"", END + 60)
     assert store.one("SELECT count(*) FROM documents") == (4,)
 
 

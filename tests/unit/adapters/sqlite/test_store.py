@@ -63,7 +63,7 @@ async def test_changes_are_kept_for_an_hour_and_ten_thousand_whatever_is_more(tm
 
 
 async def test_the_files_and_the_folder_are_for_the_owner_alone(store: SqliteStore, tmp_path: Path) -> None:
-    await store.put_device(DEVICE)
+    await store.add_device(DEVICE)
     folder = tmp_path / "state"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     files = sorted(folder.iterdir())
@@ -82,7 +82,7 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     first = SqliteStore(path, KEY)
-    await first.put_device(DEVICE)
+    await first.add_device(DEVICE)
     await first.put_session(SESSION)
     await first.put_secret("p", "n", NOW, b"value")
     await first.close()
@@ -156,7 +156,7 @@ async def test_expired_rows_are_pruned_when_others_are_written(tmp_path: Path) -
 
 
 async def test_a_look_up_on_the_hot_path_takes_microseconds(store: SqliteStore) -> None:
-    await store.put_device(DEVICE)
+    await store.add_device(DEVICE)
     await store.put_session(SESSION)
     best = float("inf")
     for _ in range(20):

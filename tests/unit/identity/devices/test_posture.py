@@ -44,7 +44,7 @@ class World:
 async def world(tmp_path):
     made = World(tmp_path)
     record = DeviceRecord(DEVICE, "Laptop", "ada", "", "active", NOW, posture={"compliant": False})
-    await made.store.put_device(record)
+    await made.store.add_device(record)
     yield made
     await made.store.close()
 

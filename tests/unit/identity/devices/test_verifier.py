@@ -30,9 +30,7 @@ async def test_a_device_in_good_standing_is_verified(world: World) -> None:
 
 async def test_the_posture_of_the_record_is_handed_on(world: World) -> None:
     device_id, der = await world.enrolled()
-    record = await world.store.device(device_id)
-    assert record is not None
-    await world.store.put_device(replace(record, posture={"disk_encrypted": True}))
+    await world.store.change_device(device_id, lambda record: replace(record, posture={"disk_encrypted": True}))
     device = await world.verify(der)
     assert isinstance(device, Device)
     assert device.posture == {"disk_encrypted": True}
@@ -52,7 +50,7 @@ async def test_a_certificate_of_a_foreign_pki_is_refused_whatever_chain_comes_al
     foreign = found_pki(tmp_path / "foreign", ["x"], now=world.clock.now, crl_life_s=60)
     authority = load_authority(foreign.device_ca, foreign.device_key)
     root = load_authority(foreign.root, foreign.root_key)
-    await world.store.put_device(DeviceRecord(UUID, "n", "o", "d", "active", 1.0))
+    await world.store.add_device(DeviceRecord(UUID, "n", "o", "d", "active", 1.0))
     leaf = issue_device(authority, new_key().public_key(), UUID, TRUST_DOMAIN, now=world.clock.now, life_s=60)
     chain = [one.public_bytes(DER) for one in (leaf, authority.certificate, root.certificate)]
     assert reason_of(await world.verify(*chain)) == "certificate_malformed"
@@ -67,16 +65,14 @@ async def test_an_unknown_device_is_refused(world: World) -> None:
 async def test_a_device_that_is_still_pending_is_refused(world: World) -> None:
     authority = load_authority(world.files.device_ca, world.files.device_key)
     leaf = issue_device(authority, new_key().public_key(), UUID, TRUST_DOMAIN, now=world.clock.now, life_s=60)
-    await world.store.put_device(DeviceRecord(UUID, "n", "o", "d", "pending", 1.0))
+    await world.store.add_device(DeviceRecord(UUID, "n", "o", "d", "pending", 1.0))
     assert reason_of(await world.verify(leaf.public_bytes(DER))) == "device_revoked"
 
 
 async def test_a_revoked_device_is_out_at_the_next_request_even_before_a_new_list_is_there(world: World) -> None:
     device_id, der = await world.enrolled()
     assert isinstance(await world.verify(der), Device)
-    record = await world.store.device(device_id)
-    assert record is not None
-    await world.store.put_device(record.revoke(world.clock.now, "stolen"))
+    await world.store.change_device(device_id, lambda record: record.revoke(world.clock.now, "stolen"))
     assert reason_of(await world.verify(der)) == "device_revoked"
 
 

@@ -183,7 +183,7 @@ async def test_a_new_credential_ends_nothing(pair):
 
 async def test_a_device_that_does_not_comply_says_so_to_policy_and_older_news_change_nothing(pair):
     store = pair.world.store
-    await store.put_device(DeviceRecord("laptop", "Laptop", "ada", "", "active", 1.0, posture={"disk": True}))
+    await store.add_device(DeviceRecord("laptop", "Laptop", "ada", "", "active", 1.0, posture={"disk": True}))
     about = EventSubject(device="laptop")
     await pair.receiver.receive(
         pair.signed(SecurityEvent(COMPLIANCE, about, 90.0, {"current_status": "not-compliant"}))

@@ -102,7 +102,7 @@ async def test_the_cursor_outlives_the_worker(world: World) -> None:
 
 async def test_a_cursor_that_cannot_be_read_is_made_anew(world: World) -> None:
     await world.round()
-    await world.memory.put("zitadel_cursor", ISSUER, b"\xff", world.clock.now + 100)
+    await world.memory.overwrite("zitadel_cursor", ISSUER, b"\xff", world.clock.now + 100)
     assert (await world.round()).trouble == ""
     world.server.event("user.locked", "user", "42", 3, world.clock.now)
     assert (await world.round()).ended == 1

@@ -82,9 +82,6 @@ class Devices(Model):
     trust_domain: Host = Field("gateway.internal", description="The SPIFFE trust domain of device certificates.")
     ca: Path | None = Field(None, description="PEM: the device root and issuing CA.")
     issuing_key: Path | None = Field(None, description="PEM: the issuing CA's key; without it nobody can enrol here.")
-    retiring_keys: tuple[Path, ...] = Field(
-        (), description="PEM: keys of older issuing CAs that are still in `ca`; they sign CRLs and nothing else."
-    )
     crl: Path | None = Field(None, description="The CRL file; by default crl.pem beside the CA.")
     crl_max_age_s: Seconds = Field(86_400, description="A CRL older than this is stale, and every device is refused.")
     certificate_life_s: Seconds = Field(86_400, description="How long a device certificate lives.")

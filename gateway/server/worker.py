@@ -1,7 +1,7 @@
 """One worker: a process with its own listening socket on the shared port, a gateway generation and many connections.
 
 The supervisor talks to it by signals (SIGHUP reload, SIGTERM drain) and hears of it through one pipe: a line for each
-event, and a heartbeat. A worker that stops beating (an evaluation that never ends) is killed and replaced.
+event, and a heartbeat. A worker that stops beating (a callback that never ends) is killed and replaced.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from gateway.edge.mitm.exchange import Exchange
 from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 from gateway.edge.mitm.sockets import listening_socket
 from gateway.edge.mitm.tls import ServerContexts
+from gateway.edge.mitm.turn_budget import TurnScheduler
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.endpoints import app as endpoints
 from gateway.endpoints import dbsc as bound
@@ -49,6 +50,7 @@ from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline
 from gateway.replies.rendering import Branding, introduce
+from gateway.server.loop_watch import LoopWatch
 from gateway.wiring import Gateway, ProcessResources
 
 HEARTBEAT_S = 1.0
@@ -128,6 +130,7 @@ class EdgeHost:
         self.metrics = metrics
         self.draining = False
         self.buffered_bytes = 0
+        self.scheduler = TurnScheduler()
         self.connections: set[ClientConnection] = set()
         self._by_client: collections.Counter[str] = collections.Counter()
         self._log = log.get("edge")
@@ -236,15 +239,18 @@ class EdgeHost:
         """For ever: end what takes too long, close pooled connections that are too old."""
         while True:
             await asyncio.sleep(_SWEEP_S)
-            now = time.monotonic()
-            for connection in list(self.connections):
-                try:
-                    connection.check(now)
-                except Exception as error:  # noqa: BLE001  (one connection's flaw must not end the others)
-                    self.crashed(error)
-                    connection.transport.abort()
+            self._check_connections(time.monotonic())
             for upstream in self.gateway.upstreams.values():
                 upstream.prune()
+
+    def _check_connections(self, now: float) -> None:
+        """A function of its own: the sweep's frame lives for ever, and would keep the last connection it has seen."""
+        for connection in list(self.connections):
+            try:
+                connection.check(now)
+            except Exception as error:  # noqa: BLE001  (one connection's flaw must not end the others)
+                self.crashed(error)
+                connection.transport.abort()
 
     async def drain(self) -> None:
         """Stop taking requests, let the open ones end, close what is left when the time is over."""
@@ -272,11 +278,9 @@ class SupervisorChannel:
         except OSError:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    async def beat(self) -> None:
-        """For ever: say that the loop turns."""
-        while True:
-            self.say("beat")
-            await asyncio.sleep(HEARTBEAT_S)
+    def beat(self) -> None:
+        """Say that the loop lives."""
+        self.say("beat")
 
 
 async def _main(config_path: Path, port: int, pipe: SupervisorChannel) -> None:
@@ -299,7 +303,8 @@ async def _main(config_path: Path, port: int, pipe: SupervisorChannel) -> None:
             edge.crashed(error)
             stop.set()
 
-    loops = (pipe.beat(), edge.sweep(), _reloads(config_path, edge, watch, shared, reload, pipe), _refresh(edge))
+    alive = LoopWatch(pipe.beat, HEARTBEAT_S).tick()
+    loops = (alive, edge.sweep(), _reloads(config_path, edge, watch, shared, reload, pipe), _refresh(edge))
     tasks = [asyncio.ensure_future(work) for work in (*loops, watch.follow(), watch.turns())]
     for task in tasks:
         task.add_done_callback(ended)

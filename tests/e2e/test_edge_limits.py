@@ -126,6 +126,63 @@ def test_a_client_hello_that_never_ends_is_cut(edge):
     edge.until(lambda: edge.counts.open == 0)
 
 
+@pytest.mark.parametrize(
+    "drip", [b"", struct.pack(">I", 0)[1:] + b"\x09\x00" + struct.pack(">I", 1)], ids=["", "drips"]
+)
+def test_an_http2_header_block_that_does_not_end_is_cut_in_time(world, upstream, connect2, drip):
+    client = connect2(world.edge(upstream.url, limits={"header_s": 0.5, "idle_s": 30}))
+    start = time.monotonic()
+    client.sock.sendall(struct.pack(">I", 1)[1:] + b"\x01\x00" + struct.pack(">I", 1) + b"\x82")
+    client.sock.settimeout(0.2)
+    while not client.gone and took(start) < 5:
+        with contextlib.suppress(OSError):
+            client.sock.sendall(drip)
+        with contextlib.suppress(TimeoutError):
+            client.read()
+    assert client.gone
+    assert took(start) < 3
+    assert upstream.received == b""
+
+
+def test_an_http2_frame_that_is_too_large_is_refused_at_its_header(edge, connect2):
+    client = connect2(edge)
+    client.sock.sendall(struct.pack(">I", (1 << 14) + 1)[1:] + b"\x00\x00" + struct.pack(">I", 1))
+    assert client.until_gone() == h2.errors.ErrorCodes.FRAME_SIZE_ERROR
+
+
+def test_a_request_that_is_reset_in_the_same_read_does_not_stay_at_the_upstream(world, serve, connect2):
+    async def never(talk: Talk, seen: Seen) -> None:
+        await talk.reader.read()
+
+    upstream = serve(Http1Upstream(never))
+    running = world.edge(upstream.url)
+    client = connect2(running)
+    for _ in range(40):
+        stream = client.conn.get_next_available_stream_id()
+        pseudo = [(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/")]
+        client.conn.send_headers(stream, pseudo, end_stream=True)
+        client.conn.reset_stream(stream)
+    client.flush()
+    assert client.ask("/.gateway/health").status == 200
+    running.until(lambda: not upstream._open)
+    running.until(lambda: all(not connection.exchanges for connection in running.edge.connections))
+
+
+def test_a_long_http2_connection_does_not_grow_with_its_requests(world, upstream2, connect2):
+    running = world.edge(upstream2.url, upstream={"protocol": "h2"})
+    client = connect2(running)
+    for _ in range(1500):
+        assert client.ask().status == 200
+    [connection] = running.edge.connections
+    codecs = [getattr(child, "child_layer", child) for child in connection.http.connections.values()]
+    assert len(codecs) == 2
+    for codec in codecs:
+        assert len(codec.h2_conn._closed_streams) <= 1 << 10
+        assert len(codec.streams) <= 2
+    assert len(codecs[1].our_stream_id) <= 2
+    assert len(codecs[1].their_stream_id) <= 2
+
+
 def test_a_head_that_drips_is_cut(world, upstream, connect):
     client = connect(world.edge(upstream.url, limits={"header_s": 0.4, "idle_s": 30}))
     start = time.monotonic()

@@ -169,6 +169,20 @@ def test_no_extension_is_agreed_to(running, open_socket, echo):
     assert "sec-websocket-extensions" not in {name.lower() for name, _ in echo.headers}
 
 
+def test_an_upstream_that_agrees_to_what_was_not_offered_is_broken(world, serve, connect):
+    async def deflate(talk: Talk, seen: Seen) -> None:
+        await talk.send(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+            "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+            "sec-websocket-extensions: permessage-deflate\r\n\r\n"
+        )
+
+    client = connect(world.edge(serve(Http1Upstream(deflate)).url))
+    client.send(HANDSHAKE)
+    found = client.answer()
+    assert (found.status, found.reason) == (502, "upstream_broken")
+
+
 def test_fragments_are_kept(running, open_socket, echo):
     socket = open_socket(running)
     socket.send(["one", "two", "three"])

@@ -20,6 +20,7 @@ from gateway.edge.mitm.commands import Abort, Interrupt
 from gateway.edge.mitm.exchange import Exchange
 from gateway.edge.mitm.http_layer import GatewayHttpLayer
 from gateway.edge.mitm.stream import Stream
+from gateway.edge.mitm.turn_budget import Later, Turn
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.obligations.plan import NO_PLAN, Plan
 from gateway.pipeline.headers import Forward
@@ -85,6 +86,8 @@ class Wire:
                 self.to_client += command.data
             else:
                 self.to_upstream[self.servers.index(command.connection)] += command.data
+        elif isinstance(command, Later):
+            return [Turn(command.connection)]
         elif isinstance(command, HttpRequestHeadersHook):
             done = events.HookCompleted(command)
             exchange = command.flow.exchange  # type: ignore[attr-defined]

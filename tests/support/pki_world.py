@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from gateway.core.request import Peer
 from gateway.identity.devices.ca_files import PkiFiles, found_pki
 from gateway.identity.devices.certificates import DeviceTrust
 from gateway.identity.devices.enrolment import Enrolment
-from gateway.identity.devices.revocation import Crl, read_crls
 from gateway.identity.devices.verifier import Devices
 
 TRUST_DOMAIN = "gateway.internal"
@@ -68,15 +66,6 @@ def make_world(folder: Path) -> World:
     trust = DeviceTrust(files.device_ca.read_bytes())
     devices = Devices(store, trust, TRUST_DOMAIN, crl=files.crl, crl_max_age_s=86_400, clock=clock, monotonic=Ticks())
     return World(clock, files, config, store, Enrolment(store, config, clock), devices)
-
-
-def load_crl(pem: bytes, issuing: Sequence[x509.Certificate], now: float, max_age_s: float) -> Crl | Refusal:
-    """The one list of a file when it is fresh."""
-    lists = read_crls(pem, issuing)
-    if isinstance(lists, Refusal):
-        return lists
-    [crl] = lists.values()
-    return crl.refusal(now, max_age_s) or crl
 
 
 class Ticks:

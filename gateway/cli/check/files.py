@@ -5,11 +5,10 @@ A finding is a place in the configuration, what is wrong there and the fix; `is_
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +20,7 @@ from gateway.adapters.geo import GeoNetworks, default_database
 from gateway.config import Allow, Config, ConfigError, Secret, ServerCertificate, resolve_secret
 from gateway.core.reasons import Refusal
 from gateway.identity.devices.ca_files import load_authority
-from gateway.identity.devices.certificates import DeviceTrust
-from gateway.identity.devices.revocation import issuer_id, read_crls
+from gateway.identity.devices.certificates import DeviceTrust, load_crl
 from gateway.operations.actions import hosts_of, names_of
 from plugins.signals import builtin
 
@@ -224,49 +222,24 @@ def device_pki(config: Config, now: float) -> Iterator[Finding]:
         return
     for certificate in (*trust.roots, *trust.issuing):
         yield from _validity(certificate, ("devices", "ca"), now, make)
-    keys: list[tuple[Place, Path]] = [
-        (("devices", "retiring_keys", at), key) for at, key in enumerate(devices.retiring_keys)
-    ]
     if devices.issuing_key is not None:
-        keys.insert(0, (("devices", "issuing_key"), devices.issuing_key))
-    for where, key in keys:
         try:
-            authority = load_authority(devices.ca, key)
+            authority = load_authority(devices.ca, devices.issuing_key)
         except _UNREADABLE as error:
             fix = "Name the key that was made together with this CA; only the gateway's user may read it."
-            yield Finding(where, f"The issuing key cannot be used: {_why(error)}.", fix)
+            yield Finding(("devices", "issuing_key"), f"The issuing key cannot be used: {_why(error)}.", fix)
         else:
             if authority.certificate not in trust.issuing:
-                yield Finding(where, "This key is not that of a device-issuing CA.", make)
+                yield Finding(("devices", "issuing_key"), "This key is not that of a device-issuing CA.", make)
     place: Place = ("devices", "crl") if devices.crl is not None else ("devices", "ca")
     try:
-        lists = read_crls(devices.crl_file.read_bytes(), trust.issuing)
+        listed = load_crl(devices.crl_file.read_bytes(), trust.issuing, now, devices.crl_max_age_s)
     except OSError as error:
-        lists = Refusal("crl_stale", f"the CRL cannot be read: {_why(error)}")
-    if isinstance(lists, Refusal):
-        what = f"Every device would be refused: {lists.detail}."
+        listed = Refusal("crl_stale", f"the CRL cannot be read: {_why(error)}")
+    if isinstance(listed, Refusal):
+        what = f"Every device would be refused: {listed.detail}."
         # With the issuing key here, `serve` makes a new list as it starts.
         yield Finding(place, what, "Run `gateway pki crl`.", is_warning=devices.issuing_key is not None)
-        return
-    own = _issuers_of(devices.ca, [key for _, key in keys])
-    for issuing in trust.issuing:
-        issuer = issuer_id(issuing)
-        crl = lists.get(issuer)
-        flaw = crl.refusal(now, devices.crl_max_age_s) if crl is not None else Refusal("crl_stale", "there is no CRL")
-        if flaw is not None:
-            name = issuing.subject.rfc4514_string()
-            what = f"Every device of {name} would be refused: {flaw.detail}."
-            fix = "Run `gateway pki crl`, with the key of this CA among `devices.retiring_keys`, or take the CA out."
-            yield Finding(place, what, fix, is_warning=issuer in own)
-
-
-def _issuers_of(certificates: Path, keys: Iterable[Path]) -> set[str]:
-    """The issuing CAs whose keys are here, as `issuer_id` has them."""
-    issuers = set()
-    for key in keys:
-        with contextlib.suppress(*_UNREADABLE):
-            issuers.add(issuer_id(load_authority(certificates, key).certificate))
-    return issuers
 
 
 def folders(config: Config) -> Iterator[Finding]:

@@ -24,16 +24,19 @@ from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers import websocket as ws
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
 
+from gateway.core.canonical import client_network
 from gateway.core.capabilities import ALL_BODIES, ALL_HEADS, EdgeCapabilities
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge.mitm.commands import Abort, Interrupt, Linger, Release
 from gateway.edge.mitm.exchange import Exchange
 from gateway.edge.mitm.http1 import ClientHttp1
-from gateway.edge.mitm.http_layer import ClientHttp2, GatewayHttpLayer
+from gateway.edge.mitm.http2 import ClientHttp2
+from gateway.edge.mitm.http_layer import GatewayHttpLayer
 from gateway.edge.mitm.sockets import discard_unsent
 from gateway.edge.mitm.stream import Stream
 from gateway.edge.mitm.tls import GatewayTlsLayer, ja4
+from gateway.edge.mitm.turn_budget import ConnectionTurns, Later
 from gateway.edge.mitm.upstream_connections import HIGH_BYTES, UpstreamConnections
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.endpoints.app import Resuming, answer_local
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 # Heads and bodies in both directions, streamed and whole.
 CAPABILITIES = EdgeCapabilities("mitm", ALL_HEADS, ALL_BODIES)
 _LINGER_S = 2.0
+_LINGER_BYTES = 8 << 20
 _SWITCHING = 101
 _OPTIONS = SimpleNamespace(
     validate_inbound_headers=True,
@@ -76,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self.paused_since: float | None = None
         self.head_since: float | None = None
         self.ip = ""
+        self._lingered_bytes = 0
         self._ja4 = ""
         self._queue: collections.deque[events.Event] = collections.deque()
         self._pumping = self._over = False
@@ -89,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=HIGH_BYTES)
         peername = transport.get_extra_info("peername") or ("", 0)
         self.ip = peername[0]
+        self.turns = ConnectionTurns(self.edge.scheduler, client_network(self.ip), self.pump)
         self.client = Client(
             peername=peername,
             sockname=transport.get_extra_info("sockname"),
@@ -110,11 +116,16 @@ class ClientConnection(asyncio.Protocol):
         """Bytes from the client."""
         self.active_at = time.monotonic()
         if self.closing_since is None:
-            self.pump(events.DataReceived(self.client, data))
+            self.turns.receive(self.client, data)
+            return
+        self._lingered_bytes += len(data)
+        if self._lingered_bytes > _LINGER_BYTES:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)  # noqa: ARG002  (asyncio)
         """The client is gone: end what it asked for, hand clean upstream connections back."""
         self.client.state = ConnectionState.CLOSED
+        self.turns.forget(self.client)
         self.pump(events.ConnectionClosed(self.client))
         for exchange in list(self.exchanges.values()):
             self.closed(exchange)
@@ -122,6 +133,7 @@ class ClientConnection(asyncio.Protocol):
             task.cancel()
         self.edge.left(self)
         self._over = True
+        self.turns.close()
         self.legs.close()
         self.http.close()
         del self.client.gateway  # type: ignore[attr-defined]
@@ -161,6 +173,7 @@ class ClientConnection(asyncio.Protocol):
             self._abort_all()
         finally:
             self._pumping = False
+        self.legs.flush()
         self.legs.balance()
         if self.http.finished:
             self.http.sweep()
@@ -176,6 +189,8 @@ class ClientConnection(asyncio.Protocol):
             self.legs.open(command)
         elif isinstance(command, Release):
             self.legs.release(command.connection)
+        elif isinstance(command, Later):
+            self.turns.later(command.connection)
         elif isinstance(command, Linger):
             self._linger()
         elif isinstance(command, Abort):
@@ -191,8 +206,8 @@ class ClientConnection(asyncio.Protocol):
         if connection is self.client:
             if not self.transport.is_closing():
                 self.transport.write(data)
-        elif (leg := self.legs.get(connection)) is not None and leg.usable:
-            leg.transport.write(data)
+        elif (leg := self.legs.get(connection)) is not None:
+            self.legs.send(leg, data)
 
     def _close(self, connection: Connection, *, half: bool) -> None:
         transport = self.transport if connection is self.client else None
@@ -201,6 +216,7 @@ class ClientConnection(asyncio.Protocol):
             if leg is None:
                 return
             transport = leg.transport
+            self.legs.flush()
         if half:
             connection.state &= ~ConnectionState.CAN_WRITE
             if transport.can_write_eof():
@@ -210,9 +226,11 @@ class ClientConnection(asyncio.Protocol):
         transport.close()
         if connection is self.client:
             self.closing_since = time.monotonic()
+            self.turns.forget(connection)
 
     def _linger(self) -> None:
         self.closing_since = time.monotonic()
+        self.turns.forget(self.client)
         self.client.state = ConnectionState.CAN_READ
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
@@ -378,18 +396,27 @@ class ClientConnection(asyncio.Protocol):
             client = self.http.connections.get(self.client)
             if isinstance(client, ClientHttp2):
                 client.forgive()
+                self._check_frames(client, now)
                 for stream_id in client.stuck(now, limits.stall_s):
                     self.pump(Interrupt(stream_id, "request_timeout"))
 
     def _check_idle(self, now: float) -> None:
         limits = self.edge.limits
         client = self.http.connections.get(self.client)
-        if isinstance(client, ClientHttp1) and client.mid_head:
+        if isinstance(client, ClientHttp1) and client.mid_head and not self.legs.input_waits:
             self.head_since = self.head_since or now
             if now - self.head_since > limits.header_s:
                 self.transport.abort()
         elif now - self.active_at > limits.idle_s or self.draining:
             self.goodbye()
+
+    def _check_frames(self, client: ClientHttp2, now: float) -> None:
+        """Cut a connection that is held by a header block without end, or by a frame without a request."""
+        since = client.frames.incomplete_since
+        if since is None or self.legs.input_waits or now - since <= self.edge.limits.header_s:
+            return
+        if client.frames.is_in_block or not self.exchanges:
+            self._abort_all()
 
     def _check_exchange(self, exchange: Exchange, now: float) -> None:
         verdict = exchange.verdict

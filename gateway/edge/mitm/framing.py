@@ -21,6 +21,7 @@ _SIZE_BEGUN = re.compile(rb"[0-9a-fA-F]{0,16}\r?\Z")
 _SIZE_EXTENDED = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;[^\r\n\x00]*)?\Z")
 _CHUNK_LINE_BYTES = 256
 _TRAILER_BYTES = 8192
+_STEPS_A_TURN = 1024
 
 
 class Malformed(ValueError):
@@ -72,19 +73,26 @@ def take(buf: bytearray, most: int) -> bytes:
 
 
 class Chunks:
-    """A chunked body. A request's may have no chunk extensions: nobody needs them, and parsers disagree on them."""
+    """A chunked body. A request's may have no chunk extensions: nobody needs them, and parsers disagree on them.
+
+    `is_waiting`: the last turn ended before the input did.
+    """
 
     def __init__(self, *, extensions: bool) -> None:
         self._extensions = extensions
         self._left = 0
         self._stage = "size"
         self._trailer_bytes = 0
+        self.is_waiting = False
         self.trailers: list[tuple[bytes, bytes]] = []
 
     def read(self, buf: bytearray) -> tuple[bytes, bool]:
-        """What has arrived of the body, and whether it is complete. Raises Malformed."""
+        """What has arrived of the body, as far as one turn goes, and whether it is complete. Raises Malformed."""
         pieces: list[bytes] = []
-        while buf and self._stage != "done":
+        self.is_waiting = False
+        for _ in range(_STEPS_A_TURN):
+            if not buf or self._stage == "done":
+                break
             if self._stage == "data":
                 pieces.append(data := take(buf, self._left))
                 self._left -= len(data)
@@ -109,6 +117,8 @@ class Chunks:
                 if self._trailer_bytes > _TRAILER_BYTES:
                     raise Malformed("trailers")
                 self.trailers += read_fields([line])[0]
+        else:
+            self.is_waiting = bool(buf) and self._stage != "done"
         return b"".join(pieces), self._stage == "done"
 
     def _line(self, buf: bytearray) -> bytes | None:

@@ -22,6 +22,8 @@ from gateway.core.reasons import Refusal
 from gateway.edge.mitm import messages
 from gateway.edge.mitm.commands import Abort, Linger, Release
 from gateway.edge.mitm.framing import CHUNKED, UNTIL_CLOSE, Chunks, Fields, Malformed, body_size, read_fields, take
+from gateway.edge.mitm.turn_budget import Later, Turn
+from gateway.edge.mitm.websocket_frames import WebSocketFrames
 
 Commands = layer.CommandGenerator[Any]
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.1\Z")
@@ -29,6 +31,8 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n\x00]*))?\
 _PIPELINE_BYTES = 1 << 20
 _RESPONSE_HEAD_BYTES = 1 << 18
 _SWITCHING = 101
+_BODY_BYTES_A_TURN = 1 << 16
+_HEADS_A_TURN = 16
 
 
 class _Http1(HttpConnection):
@@ -41,6 +45,7 @@ class _Http1(HttpConnection):
         self.last = False
         self._left = 0
         self._chunks: Chunks | None = None
+        self._frames = WebSocketFrames()
 
     def handle_event(self, event: events.Event) -> Commands:
         """Codecs never block, so mitmproxy's pause machinery is not needed."""
@@ -63,14 +68,29 @@ class _Http1(HttpConnection):
         self._chunks = Chunks(extensions=extensions) if size == CHUNKED else None
 
     def _take_body(self) -> tuple[bytes, bool, list[tuple[bytes, bytes]]]:
-        """What has arrived of the body, whether it is complete, its trailers. Raises Malformed."""
+        """What has arrived of the body, as far as one turn goes, whether it is complete, its trailers.
+
+        Raises Malformed.
+        """
         if self._chunks is not None:
             data, complete = self._chunks.read(self.buf)
             return data, complete, self._chunks.trailers
-        data = take(self.buf, len(self.buf) if self._left == UNTIL_CLOSE else self._left)
+        data = take(self.buf, _BODY_BYTES_A_TURN if self._left == UNTIL_CLOSE else min(self._left, _BODY_BYTES_A_TURN))
         if self._left != UNTIL_CLOSE:
             self._left -= len(data)
         return data, self._left == 0, []
+
+    def _body_later(self) -> Commands:
+        """Ask for another turn when this one ended before the input did."""
+        if self.stage == "body" and self.buf and (self._chunks is None or self._chunks.is_waiting):
+            yield Later(self.conn)
+
+    def _take_frames(self) -> layer.CommandGenerator[bytes]:
+        """Some WebSocket frames; the others come in later turns."""
+        data = self._frames.take_turn(self.buf)
+        if self._frames.is_waiting:
+            yield Later(self.conn)
+        return data
 
 
 class ClientHttp1(_Http1):
@@ -95,6 +115,8 @@ class ClientHttp1(_Http1):
                 return
             self.buf += event.data
             yield from self._advance()
+        elif isinstance(event, Turn):
+            yield from self._advance()
         elif isinstance(event, out.HttpEvent):
             yield from self._send(event)
         elif isinstance(event, events.ConnectionClosed):
@@ -107,8 +129,8 @@ class ClientHttp1(_Http1):
             yield from self._read_body()
         elif self.stage == "wait" and len(self.buf) > _PIPELINE_BYTES:
             yield Abort(self.conn)
-        elif self.stage == "tunnel" and self.buf:
-            yield ReceiveHttp(out.RequestData(self.stream_id, take(self.buf, len(self.buf))))
+        elif self.stage == "tunnel" and self.buf and (data := (yield from self._take_frames())):
+            yield ReceiveHttp(out.RequestData(self.stream_id, data))
 
     def _read_head(self) -> Commands:
         flaw: Refusal | None = None
@@ -141,6 +163,7 @@ class ClientHttp1(_Http1):
         if complete:
             # Trailer fields of a request are dropped: they were not judged.
             yield ReceiveHttp(out.RequestEndOfMessage(self.stream_id))
+        yield from self._body_later()
 
     def _read_body(self) -> Commands:
         try:
@@ -158,6 +181,7 @@ class ClientHttp1(_Http1):
             yield ReceiveHttp(out.RequestEndOfMessage(self.stream_id))
             if self._answered:
                 yield from self._next()
+        yield from self._body_later()
 
     def _send(self, event: out.HttpEvent) -> Commands:
         if isinstance(event, out.ResponseHeaders):
@@ -198,7 +222,8 @@ class ClientHttp1(_Http1):
         self.stream_id += 2
         self.stage = "head"
         if self.buf:
-            yield from self._advance()
+            # A pipelined request begins in a turn of its own.
+            yield Later(self.conn)
 
     def _closed(self) -> Commands:
         stage, self.stage = self.stage, "done"
@@ -231,6 +256,8 @@ class UpstreamHttp1(_Http1):
         if isinstance(event, events.DataReceived):
             self.buf += event.data
             yield from self._advance()
+        elif isinstance(event, Turn):
+            yield from self._advance()
         elif isinstance(event, out.HttpEvent):
             yield from self._send(event)
         elif isinstance(event, events.ConnectionClosed):
@@ -260,14 +287,17 @@ class UpstreamHttp1(_Http1):
             yield commands.CloseConnection(self.conn)
 
     def _advance(self) -> Commands:
-        while self.stage == "head" and self.buf:
-            interim = yield from self._read_head()
+        for _ in range(_HEADS_A_TURN):
+            interim = self.stage == "head" and bool(self.buf) and (yield from self._read_head())
             if not interim:
                 break
+        else:
+            yield Later(self.conn)
         if self.stage == "body":
             yield from self._read_body()
         elif self.stage == "tunnel" and self.buf:
-            yield ReceiveHttp(out.ResponseData(self.stream_id, take(self.buf, len(self.buf))))
+            if data := (yield from self._take_frames()):
+                yield ReceiveHttp(out.ResponseData(self.stream_id, data))
         elif self.stage == "idle" and self.buf:
             # Nobody asked: whatever this is, it is not the answer to the next request.
             self.stage = "done"
@@ -318,6 +348,7 @@ class UpstreamHttp1(_Http1):
                 self._bind(trailers)
                 yield ReceiveHttp(out.ResponseTrailers(self.stream_id, messages.headers(trailers)))
             yield from self._complete()
+        yield from self._body_later()
 
     def _complete(self) -> Commands:
         self._got_all = True

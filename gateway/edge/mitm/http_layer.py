@@ -10,10 +10,11 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as mitm
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseProtocolError
-from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 
-from gateway.edge.mitm.commands import Abort, Interrupt
+from gateway.edge.mitm.commands import Interrupt
 from gateway.edge.mitm.http1 import ClientHttp1, UpstreamHttp1
+from gateway.edge.mitm.http2 import ClientHttp2, FramedHttp2, UpstreamHttp2
+from gateway.edge.mitm.turn_budget import Turn
 
 if TYPE_CHECKING:
     from gateway.edge.mitm.upstream_pool import UpstreamPool
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Commands = layer.CommandGenerator[Any]
 DISCARD_BYTES = 1 << 16
 _QUEUED_BYTES = 1 << 18
-_QUEUED_EVENTS = 1 << 10
+_QUEUED_EVENTS = 1 << 7
 _NO_BODY_STATUS = frozenset({204, 304})
 
 
@@ -45,63 +46,6 @@ class DialUpstream(mitm.GetHttpConnection):
             and getattr(connection, "address", None) == self.address
             and (not getattr(connection, "bound", False) or getattr(connection, "person", None) == self.person)
         )
-
-
-# ---- HTTP/2 ----
-
-
-class ClientHttp2(Http2Server):
-    """The client's side of HTTP/2 with our own limits."""
-
-    def __init__(self, context: Context, streams_limit: int, head_limit: int) -> None:
-        super().__init__(context)
-        settings = self.h2_conn.local_settings
-        settings.max_concurrent_streams = streams_limit
-        settings.max_header_list_size = head_limit
-        settings.acknowledge()
-        self._resets_most = self.resets_left = 10 * streams_limit
-        self._stuck: dict[int, tuple[int, float]] = {}
-
-    def handle_h2_event(self, event: Any) -> layer.CommandGenerator[bool]:
-        """Cut a client that opens and resets streams without end (rapid reset, CVE-2023-44487)."""
-        if type(event).__name__ == "StreamReset":
-            self.resets_left -= 1
-            if self.resets_left < 0:
-                yield Abort(self.conn)
-                return True
-        return (yield from super().handle_h2_event(event))
-
-    def forgive(self) -> None:
-        """Called twice a second: let a client that cancels now and then go on."""
-        self.resets_left = min(self._resets_most, self.resets_left + self._resets_most // 100)
-
-    def unsent(self, stream_id: int) -> bool:
-        """Whether something of a stream still waits for the client's window."""
-        return bool(self.h2_conn.stream_buffers.get(stream_id))
-
-    def stuck(self, now: float, patience_s: float) -> list[int]:
-        """Streams of which the client has taken nothing for too long although something waits."""
-        before, self._stuck = self._stuck, {}
-        for stream_id, size in self.backlog().items():
-            then = before.get(stream_id)
-            self._stuck[stream_id] = then if then is not None and then[0] == size else (size, now)
-        return [stream_id for stream_id, (_, since) in self._stuck.items() if now - since > patience_s]
-
-    def backlog(self) -> dict[int, int]:
-        """Bytes that wait for the client's flow-control window, for each stream that has some."""
-        return {
-            stream_id: sum(len(chunk.data) for chunk in buffer)
-            for stream_id, buffer in self.h2_conn.stream_buffers.items()
-            if buffer
-        }
-
-
-class UpstreamHttp2(Http2Client):
-    """The upstream's side of HTTP/2."""
-
-    def backlog(self) -> int:
-        """Bytes that wait for the upstream's flow-control windows."""
-        return sum(len(chunk.data) for buffer in self.h2_conn.stream_buffers.values() for chunk in buffer)
 
 
 # ---- the layer above both ----
@@ -137,7 +81,7 @@ class GatewayHttpLayer(mitm.HttpLayer):
         if isinstance(event, events.Start):
             fork = self.context.fork()
             self.connections[self.context.client] = (
-                ClientHttp2(fork, self.streams_limit, self.head_bytes)
+                ClientHttp2(fork, self.streams_limit, self.head_bytes, self.streams)
                 if self.context.client.alpn == b"h2"
                 else ClientHttp1(fork, self.head_bytes)
             )
@@ -150,6 +94,8 @@ class GatewayHttpLayer(mitm.HttpLayer):
             elif isinstance(self.client, ClientHttp2):
                 cut = ResponseProtocolError(event.stream_id, event.reason, ErrorCode.KILL)
                 yield from self.event_to_child(self.client, cut)
+            return
+        if isinstance(event, Turn) and event.connection not in self.connections:
             return
         yield from super()._handle_event(event)
 
@@ -190,6 +136,10 @@ class GatewayHttpLayer(mitm.HttpLayer):
             elif kind is mitm.DropStream:
                 if (dropped := self.streams.pop(command.stream_id, None)) is not None:
                     self.finished.append(dropped)
+                    for side in (dropped.context.client, dropped.context.server):
+                        codec = _leaf(self.connections.get(side))
+                        if isinstance(codec, FramedHttp2):
+                            codec.finish(command.stream_id)
             else:
                 if command.blocking or kind is commands.RequestWakeup:
                     self.command_sources[command] = child

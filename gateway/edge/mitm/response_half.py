@@ -41,7 +41,10 @@ class ResponseHalf:
         exchange.progress_at = time.monotonic()
         status = event.response.status_code
         switching = status == SWITCHING_PROTOCOLS
-        if switching and verdict.facts.protocol != "websocket":
+        # No extension is ever offered, so none may be agreed to (RFC 6455 section 4.1): deflate would be a bomb.
+        if switching and (
+            verdict.facts.protocol != "websocket" or "sec-websocket-extensions" in event.response.headers
+        ):
             yield from self._refuse(Refusal("upstream_broken"))
             return
         outgoing = outgoing_response(

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers.websocket import WebsocketLayer
 
 from gateway.edge.mitm.commands import Abort, Interrupt
 from gateway.edge.mitm.exchange import Exchange, Flow
-from gateway.edge.mitm.http_layer import ClientHttp2
+from gateway.edge.mitm.http2 import ClientHttp2
 from gateway.edge.mitm.ports import Commands, ConnectionPort
 from gateway.edge.mitm.request_half import RequestHalf
 from gateway.edge.mitm.response import (

@@ -21,6 +21,7 @@ from mitmproxy.tls import ClientHello
 from OpenSSL import SSL, crypto
 
 from gateway.edge.mitm.commands import OURS, Abort
+from gateway.edge.mitm.turn_budget import Later
 
 _HELLO_BYTES = 1 << 15
 _ALPN = (b"h2", b"http/1.1")
@@ -167,6 +168,8 @@ class GatewayTlsLayer(ClientTLSLayer):
         if isinstance(command, Abort):
             # No goodbye: the peer must not take a part for the whole (RFC 8446 section 6.1).
             self._plain.clear()
+            yield command
+        elif isinstance(command, Later):
             yield command
         elif isinstance(command, OURS):
             if self.tls and command.connection == self.conn:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.proxy import commands, events
 
-from gateway.edge.mitm.http_layer import ClientHttp2, UpstreamHttp2
+from gateway.edge.mitm.http1 import ClientHttp1
+from gateway.edge.mitm.http2 import ClientHttp2, UpstreamHttp2
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
@@ -98,11 +99,23 @@ class UpstreamConnections:
     def __init__(self, client: ClientConnection) -> None:
         self._client = client
         self._open: dict[Connection, UpstreamConnection] = {}
-        self.uploads_wait = False
+        self.uploads_wait = self.input_waits = False
+        self._unsent: dict[UpstreamConnection, list[bytes]] = {}
 
     def get(self, connection: Connection) -> UpstreamConnection | None:
         """The open leg behind mitmproxy's connection object."""
         return self._open.get(connection)
+
+    def send(self, leg: UpstreamConnection, data: bytes) -> None:
+        """Gather what one event makes us send, so that it leaves in one write."""
+        self._unsent.setdefault(leg, []).append(data)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        for leg, pieces in self._unsent.items():
+            if leg.usable:
+                leg.transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self._unsent.clear()
 
     def abort(self) -> None:
         """Cut every one."""
@@ -174,8 +187,10 @@ class UpstreamConnections:
 
     def release(self, connection: Connection) -> None:
         """Hand a connection back to its pool."""
+        self.flush()
         leg = self._open.pop(connection, None)
         self._client.http.forget(connection)
+        self._client.turns.forget(connection)
         if leg is None:
             return
         leg.owner = leg.server = None
@@ -185,7 +200,7 @@ class UpstreamConnections:
 
     def gone(self, server: Server) -> None:
         """An upstream connection has ended."""
-        if server not in self._open:
+        if server not in self._open or self._client.turns.at_end(server, lambda: self.gone(server)):
             return
         server.state = ConnectionState.CLOSED
         self._client.pump(events.ConnectionClosed(server))
@@ -209,9 +224,13 @@ class UpstreamConnections:
         waits = self._client.http.held_back or (
             isinstance(http2, ClientHttp2) and self._client.paused_since is not None
         )
+        turns = self._client.turns
+        blocked: set[Connection] = set()
         for server, leg in self._open.items():
+            if self._client.paused_since is not None or server in congested:
+                blocked.add(server)
             if leg.usable:
-                if self._client.paused_since is not None or server in congested:
+                if server in blocked or turns.is_busy(server):
                     leg.transport.pause_reading()
                 else:
                     leg.transport.resume_reading()
@@ -219,6 +238,13 @@ class UpstreamConnections:
             waits |= leg.writing_paused or (
                 isinstance(child, UpstreamHttp2) and bool(child.h2_conn.stream_buffers) and child.backlog() > HIGH_BYTES
             )
-        if waits != self.uploads_wait:
-            self.uploads_wait = waits
-            (self._client.transport.pause_reading if waits else self._client.transport.resume_reading)()
+        self.uploads_wait = waits
+        # Who does not read its answers gets no further request begun.
+        unread = isinstance(http2, ClientHttp1) and self._client.paused_since is not None and http2.mid_head
+        if waits or unread:
+            blocked.add(self._client.client)
+        input_waits = waits or unread or turns.is_busy(self._client.client)
+        if input_waits != self.input_waits:
+            self.input_waits = input_waits
+            (self._client.transport.pause_reading if input_waits else self._client.transport.resume_reading)()
+        turns.block(frozenset(blocked))

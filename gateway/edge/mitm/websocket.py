@@ -12,13 +12,17 @@ from mitmproxy.proxy.layers.websocket import WebsocketLayer
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection
 
+from gateway.edge.mitm.websocket_frames import join_fragments
+
 POLICY_VIOLATION, MESSAGE_TOO_BIG = 1008, 1009
 _MESSAGE_BYTES = 16 << 20
 
 
 def has_huge_message(child: layer.Layer | None) -> bool:
-    """Whether a message that is under way is longer than any may be."""
+    """Whether a message that is under way is longer than any may be; its fragments are joined where they are many."""
     sides = (child.client_ws, child.server_ws) if isinstance(child, WebsocketLayer) else ()
+    for side in sides:
+        join_fragments(side.frame_buf)
     return any(sum(map(len, side.frame_buf)) > _MESSAGE_BYTES for side in sides)
 
 

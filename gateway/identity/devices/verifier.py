@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.core.ports.stores import DeviceStore
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer
 from gateway.core.subject import Device
-from gateway.identity.devices.certificates import ClaimedDevice, DeviceTrust, VerifiedPath, parse_device_certificate
-from gateway.identity.devices.revocation import issuer_id
-from gateway.identity.devices.revocation_file import RevocationFile
+from gateway.identity.devices.certificates import ClaimedDevice, Crl, DeviceTrust, load_crl, parse_device_certificate
 
 _KNOWN_LIMIT = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class _Examined:
-    """A certificate of the profile with its verified path; `issuer` as `issuer_id` has it."""
-
-    claimed: ClaimedDevice
-    path: VerifiedPath
-    issuer: str
+_LOOK_AT_FILE_S = 1.0
+_NO_LIST = Refusal("crl_stale", "no CRL")
 
 
 class Devices:
@@ -53,19 +43,18 @@ class Devices:
         self._trust = trust
         self._trust_domain = trust_domain
         self._clock = clock
-        self._known: dict[bytes, _Examined] = {}
-        self._lists = RevocationFile(crl, trust.issuing, crl_max_age_s, monotonic)
+        self._known: dict[bytes, tuple[ClaimedDevice, float, float]] = {}
+        self._list = _RevocationList(crl, trust, crl_max_age_s, monotonic)
 
     async def verify(self, peer: Peer) -> Device | None | Refusal:
         """The device; None without a certificate; a Refusal for one that is not in good standing."""
         if not peer.chain:
             return None
         now = self._clock()
-        examined = self._examine(peer.chain[0], now)
-        if isinstance(examined, Refusal):
-            return examined
-        claimed = examined.claimed
-        crl = self._lists.current(examined.issuer, now)
+        claimed = self._examine(peer.chain[0], now)
+        if isinstance(claimed, Refusal):
+            return claimed
+        crl = self._list.current(now)
         if isinstance(crl, Refusal):
             return crl
         record = await self._store.device(claimed.id)
@@ -83,7 +72,7 @@ class Devices:
             posture=record.posture,
         )
 
-    def _examine(self, der: bytes, now: float) -> _Examined | Refusal:
+    def _examine(self, der: bytes, now: float) -> ClaimedDevice | Refusal:
         """What never changes about a certificate is worked out once; its times are compared on every request."""
         known = self._known.get(der)
         if known is None:
@@ -92,12 +81,55 @@ class Devices:
                 return claimed
             if now > claimed.not_after:
                 return Refusal("device_expired", claimed.id)
-            path = self._trust.verify(claimed.certificate, now)
-            if isinstance(path, Refusal):
-                return path
+            window = self._trust.verify(claimed.certificate, now)
+            if isinstance(window, Refusal):
+                return window
             if len(self._known) >= _KNOWN_LIMIT:
                 del self._known[next(iter(self._known))]
-            known = self._known[der] = _Examined(claimed, path, issuer_id(path.issuing))
-        if now > known.path.not_after:
-            return Refusal("device_expired", known.claimed.id)
-        return known if now >= known.path.not_before else Refusal("certificate_malformed", "not valid yet")
+            known = self._known[der] = (claimed, *window)
+        claimed, not_before, not_after = known
+        if now > not_after:
+            return Refusal("device_expired", claimed.id)
+        return claimed if now >= not_before else Refusal("certificate_malformed", "not valid yet")
+
+
+class _RevocationList:
+    """The CRL file, read again when it changes, and refused when it goes stale or back in time."""
+
+    def __init__(self, path: Path, trust: DeviceTrust, max_age_s: float, monotonic: Callable[[], float]) -> None:
+        self._path = path
+        self._trust = trust
+        self._max_age_s = max_age_s
+        self._monotonic = monotonic
+        self._looked_at = float("-inf")
+        self._file: tuple[int, int, int] | None = None
+        self._crl: Crl | Refusal = _NO_LIST
+        self._number = -1
+
+    def current(self, now: float) -> Crl | Refusal:
+        tick = self._monotonic()
+        if tick - self._looked_at >= _LOOK_AT_FILE_S:
+            self._looked_at = tick
+            self._look(now)
+        crl = self._crl
+        if isinstance(crl, Refusal) or crl.is_fresh(now, self._max_age_s):
+            return crl
+        return Refusal("crl_stale", "the CRL is out of date")
+
+    def _look(self, now: float) -> None:
+        try:
+            status = self._path.stat()
+            file = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if file == self._file:
+                return
+            crl = load_crl(self._path.read_bytes(), self._trust.issuing, now, self._max_age_s)
+        except OSError as error:
+            self._file, self._crl = None, Refusal("crl_stale", f"the CRL file: {error.strerror}")
+            return
+        if isinstance(crl, Crl):
+            if crl.number < self._number:
+                crl = Refusal("crl_stale", "the CRL is older than the one before")
+            else:
+                self._number = crl.number
+        # A refused list is read again at the next look: only time may be missing to it.
+        self._file, self._crl = (file if isinstance(crl, Crl) else None), crl

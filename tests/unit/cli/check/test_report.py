@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.cli.check.report import Report, examine
 from gateway.config import Problem
-from gateway.identity.devices.ca import issue_crl, make_issuing, pem_of
-from gateway.identity.devices.ca_files import PkiFiles, key_pem, load_authority, renew_server, write_file
+from gateway.identity.devices.ca import issue_crl
+from gateway.identity.devices.ca_files import PkiFiles, load_authority, renew_server, write_file
 from tests.support.cli_world import Answers, change, gateway, line_of, serving
 
 ISSUER = """\
@@ -119,25 +119,6 @@ async def test_a_stale_crl_is_a_warning_with_the_key_and_a_problem_without(site:
     assert (await only(site, offline=True)).key == "devices.crl"
     files.crl.unlink()
     assert "pki crl" in (await only(site, offline=True)).fix
-
-
-async def test_an_issuing_ca_without_a_list_of_its_own_is_found(site: Path) -> None:
-    files = PkiFiles(site / "pki")
-    old, root = load_authority(files.device_ca, files.device_key), load_authority(files.root, files.root_key)
-    following = make_issuing(root, "the next device CA", "device", time.time())
-    write_file(site / "pki/next.key", key_pem(following.key), 0o600)
-    write_file(files.device_ca, pem_of(following.certificate, old.certificate, root.certificate), 0o644)
-    change(site, lambda text: text.replace("issuing_key: pki/device-ca.key", "issuing_key: pki/next.key"))
-    write_file(files.crl, issue_crl(following, (), number=1, now=time.time(), life_s=86_400), 0o644)
-    problem = await only(site, offline=True)
-    assert problem.key == "devices.crl"
-    assert "retiring_keys" in problem.fix
-    change(site, lambda text: text.replace("pki/next.key", "pki/next.key\n  retiring_keys: [pki/device-ca.key]"))
-    report = await look(site, offline=True)
-    assert report.problems == []
-    assert "devices.crl" in [found.key for found in report.warnings]
-    change(site, lambda text: text.replace("retiring_keys: [pki/device-ca.key]", "retiring_keys: [pki/server-ca.key]"))
-    assert (await look(site, offline=True)).problems[0].key == "devices.retiring_keys[0]"
 
 
 async def test_a_foreign_issuing_key_is_found(site: Path) -> None:

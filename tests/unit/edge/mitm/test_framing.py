@@ -9,6 +9,9 @@ def read(data, *, extensions=False, step=None):
         buf += data[at : at + (step or len(data))]
         piece, done = chunks.read(buf)
         body += piece
+        while chunks.is_waiting:
+            piece, done = chunks.read(buf)
+            body += piece
     return body, done, chunks.trailers, bytes(buf)
 
 

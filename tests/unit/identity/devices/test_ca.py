@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.identity.devices.ca import Authority, issue_device, issue_server, make_issuing, make_root, pem_of, usages
-from gateway.identity.devices.certificates import DeviceTrust, VerifiedPath, read_csr
+from gateway.identity.devices.certificates import DeviceTrust, read_csr
 from tests.support.pki_world import TRUST_DOMAIN, UUID, Clock, PrivateKey, csr, new_key
 
 NOW = Clock()()
@@ -157,4 +157,4 @@ def test_of_a_request_only_the_key_is_taken(key: PrivateKey) -> None:
     certificate = issue_device(DEVICES, key.public_key(), UUID, TRUST_DOMAIN, now=NOW, life_s=60)
     assert certificate.subject.rfc4514_string() == f"CN={UUID}"
     trust = DeviceTrust(pem_of(DEVICES.certificate, ROOT.certificate))
-    assert trust.verify(certificate, NOW) == VerifiedPath(DEVICES.certificate, NOW - 60, NOW + 60)
+    assert trust.verify(certificate, NOW) == (NOW - 60, NOW + 60)

@@ -7,9 +7,8 @@ import pytest
 from cryptography import x509
 
 from gateway.identity.devices.ca_files import PkiFiles, found_pki, load_authority, renew_server, write_file
-from gateway.identity.devices.certificates import DeviceTrust
-from gateway.identity.devices.revocation import Crl
-from tests.support.pki_world import Clock, load_crl
+from gateway.identity.devices.certificates import Crl, DeviceTrust, load_crl
+from tests.support.pki_world import Clock
 
 NOW = Clock()()
 

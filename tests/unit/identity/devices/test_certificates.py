@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.reasons import Refusal
 from gateway.identity.devices.ca import (
     Authority,
+    issue_crl,
     issue_device,
     issue_server,
     key_usage,
@@ -23,13 +24,13 @@ from gateway.identity.devices.ca import (
 )
 from gateway.identity.devices.certificates import (
     ClaimedDevice,
+    Crl,
     DeviceTrust,
-    VerifiedPath,
-    has_unique_id,
+    load_crl,
     parse_device_certificate,
     read_csr,
 )
-from tests.support.pki_world import DER, TRUST_DOMAIN, UUID, Clock, csr, new_key, reason_of, sha256
+from tests.support.pki_world import DER, PEM, TRUST_DOMAIN, UUID, Clock, csr, new_key, reason_of, sha256
 
 NOW = Clock()()
 ROOT = make_root("root", NOW)
@@ -47,22 +48,18 @@ def variant(
     subject: str | None = None,
     extra: list[tuple[x509.ExtensionType, bool]] | None = None,
     key: object = None,
-    name: x509.Name | None = None,
     by: Authority = DEVICES,
 ) -> x509.Certificate:
     """A certificate like GOOD, signed by `by`, but for one departure from the profile."""
     builder = x509.CertificateBuilder(
         by.certificate.subject,
-        name or (x509.Name.from_rfc4514_string(subject) if subject is not None else GOOD.subject),
+        x509.Name.from_rfc4514_string(subject) if subject is not None else GOOD.subject,
         key or GOOD.public_key(),
         GOOD.serial_number,
         GOOD.not_valid_before_utc,
         GOOD.not_valid_after_utc,
     )
     extensions = {type(one.value): (one.value, one.critical) for one in GOOD.extensions} | (replace or {})
-    if key is not None:
-        extensions[x509.SubjectKeyIdentifier] = (x509.SubjectKeyIdentifier.from_public_key(key), False)  # type: ignore[arg-type]
-        extensions |= replace or {}
     for extension in [*extensions.values(), *(extra or [])]:
         if extension is not None:
             builder = builder.add_extension(extension[0], critical=extension[1])
@@ -108,29 +105,6 @@ DEPARTURES = {
     "no key usage": variant(replace={x509.KeyUsage: None}),
     "key usage, not critical": variant(replace={x509.KeyUsage: (key_usage(digital_signature=True), False)}),
     "key usage of a CA": variant(replace={x509.KeyUsage: (key_usage(digital_signature=True, ca=True), True)}),
-    "EKU, critical": variant(
-        replace={x509.ExtendedKeyUsage: (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), True)}
-    ),
-    "SAN, critical": variant(
-        replace={
-            x509.SubjectAlternativeName: (x509.SubjectAlternativeName([x509.UniformResourceIdentifier(URI)]), True)
-        }
-    ),
-    "a subject key identifier of another key": variant(
-        replace={x509.SubjectKeyIdentifier: (x509.SubjectKeyIdentifier(b"x" * 20), False)}
-    ),
-    "an authority key identifier with an issuer": variant(
-        replace={
-            x509.AuthorityKeyIdentifier: (
-                x509.AuthorityKeyIdentifier(b"x" * 20, [x509.DirectoryName(ROOT.certificate.subject)], 1),
-                False,
-            )
-        }
-    ),
-    "a subject in another string type": variant(
-        name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, UUID, x509.name._ASN1Type.PrintableString)])
-    ),
-    "RSA with exponent 3": variant(key=rsa.generate_private_key(3, 2048).public_key()),
     "no authority key identifier": variant(replace={x509.AuthorityKeyIdentifier: None}),
     "no subject key identifier": variant(replace={x509.SubjectKeyIdentifier: None}),
     "one extension more": variant(extra=[(x509.OCSPNoCheck(), False)]),
@@ -182,7 +156,7 @@ def test_garbage_is_refused(der: bytes) -> None:
 
 
 def test_the_window_is_that_of_the_shortest_lived() -> None:
-    assert TRUST.verify(GOOD, NOW) == VerifiedPath(DEVICES.certificate, NOW - 60, NOW + 86_400)
+    assert TRUST.verify(GOOD, NOW) == (NOW - 60, NOW + 86_400)
 
 
 @pytest.mark.parametrize("offset_s", [-120, 86_500, 3 * 365 * 86_400])
@@ -270,118 +244,54 @@ def test_any_text_is_refused_and_never_raises(text: str) -> None:
     assert reason_of(read_csr(body)) == "csr_malformed"
 
 
-# ---- the path ----
+# ---- the list of revoked certificates ----
 
 
-def issuing(
-    *extensions: tuple[x509.ExtensionType, bool],
-    without: tuple[type, ...] = (),
-    root: Authority = ROOT,
-    until: float = NOW + 86_400,
-) -> Authority:
-    """An issuing CA like DEVICES, but for this."""
-    key = new_key()
-    like = {type(one.value): (one.value, one.critical) for one in DEVICES.certificate.extensions}
-    like[x509.SubjectKeyIdentifier] = (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-    own = root.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    like[x509.AuthorityKeyIdentifier] = (x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own), False)
-    like |= {type(one): (one, critical) for one, critical in extensions}
-    builder = x509.CertificateBuilder(
-        root.certificate.subject, DEVICES.certificate.subject, key.public_key(), 9, utc(NOW - 60), utc(until)
-    )
-    for kind, (extension, critical) in like.items():
-        if kind not in without:
-            builder = builder.add_extension(extension, critical=critical)
-    return Authority(builder.sign(root.key, hashes.SHA384()), key)
+def crl(**changes: object) -> bytes:
+    values: dict[str, object] = {"number": 7, "now": NOW, "life_s": 3600.0}
+    return issue_crl(DEVICES, [("0a" * 16, NOW - 5)], **(values | changes))  # type: ignore[arg-type]
 
 
-def root_of(*extensions: tuple[x509.ExtensionType, bool], path_length: int | None = 1, ca: bool = True) -> Authority:
-    """A root like ROOT, but for this."""
-    key = ec.generate_private_key(ec.SECP384R1())
-    name = ROOT.certificate.subject
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 9, utc(NOW - 60), utc(NOW + 86_400))
-    like: dict[type, tuple[x509.ExtensionType, bool]] = {
-        x509.BasicConstraints: (x509.BasicConstraints(ca=ca, path_length=path_length if ca else None), True),
-        x509.KeyUsage: (key_usage(ca=True), True),
-        x509.SubjectKeyIdentifier: (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
-    }
-    for extension, critical in (like | {type(one): (one, critical) for one, critical in extensions}).values():
-        builder = builder.add_extension(extension, critical=critical)
-    return Authority(builder.sign(key, hashes.SHA384()), key)
+def test_a_list_is_read() -> None:
+    found = load_crl(crl(), TRUST.issuing, NOW, 86_400)
+    assert found == Crl(7, NOW, NOW + 3600, frozenset({"0a" * 16}))
 
 
-def uri_constraint(*, permitted: str | None = None, excluded: str | None = None) -> tuple[x509.ExtensionType, bool]:
-    return x509.NameConstraints([uri(permitted)] if permitted else None, [uri(excluded)] if excluded else None), True
-
-
-UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
-NO_SIGN = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
+@pytest.mark.parametrize(
+    ("pem", "at", "max_age_s"),
+    [
+        (b"", NOW, 86_400.0),
+        (b"garbage", NOW, 86_400.0),
+        (pem_of(GOOD), NOW, 86_400.0),
+        (crl(), NOW + 3600, 86_400.0),
+        (crl(), NOW + 61, 60.0),
+        (crl(), NOW - 61, 86_400.0),
+        (issue_crl(SERVERS, [], number=7, now=NOW, life_s=60), NOW, 86_400.0),
+        (issue_crl(make_issuing(ROOT, "devices", "device", NOW), [], number=7, now=NOW, life_s=60), NOW, 86_400.0),
+    ],
+    ids=["empty", "garbage", "a certificate", "past nextUpdate", "too old", "of the future", "server CA", "forged"],
 )
-PATHS = {
-    "an unknown critical extension in the issuing CA": (ROOT, issuing((UNKNOWN, True))),
-    "no CA": (ROOT, issuing((x509.BasicConstraints(ca=False, path_length=None), True))),
-    "no basic constraints": (ROOT, issuing(without=(x509.BasicConstraints,))),
-    "no keyCertSign": (ROOT, issuing((NO_SIGN, True))),
-    "no key usage": (ROOT, issuing(without=(x509.KeyUsage,))),
-    "an issuing CA that has expired": (ROOT, issuing(until=NOW - 1)),
-    "URIs of another domain alone": (ROOT, issuing(uri_constraint(permitted="other.internal"))),
-    "no URIs of this domain": (ROOT, issuing(uri_constraint(excluded="gateway.internal"))),
-    "URIs that no verifier understands": (ROOT, issuing(uri_constraint(permitted="*.internal"))),
-    "a policy that is asked for": (ROOT, issuing((x509.PolicyConstraints(0, None), True))),
-    "a root without room below it": ((short := root_of(path_length=0)), issuing(root=short)),
-    "a root that is no CA": ((leafy := root_of(ca=False)), issuing(root=leafy)),
-    "a root with an unknown critical extension": ((odd := root_of((UNKNOWN, True))), issuing(root=odd)),
-    "a root that signs nothing": ((idle := root_of((NO_SIGN, True))), issuing(root=idle)),
-}
+def test_a_list_that_cannot_be_relied_on_is_stale(pem: bytes, at: float, max_age_s: float) -> None:
+    assert reason_of(load_crl(pem, TRUST.issuing, at, max_age_s)) == "crl_stale"
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_a_path_with_a_flaw_leads_nowhere(name: str) -> None:
-    root, authority = PATHS[name]
-    leaf = issue_device(authority, new_key().public_key(), UUID, TRUST_DOMAIN, now=NOW, life_s=3600)
-    trust = DeviceTrust(pem_of(authority.certificate, root.certificate))
-    assert reason_of(trust.verify(leaf, NOW)) == "certificate_malformed"
+def test_a_list_that_speaks_for_a_part_only_is_stale() -> None:
+    scope = x509.IssuingDistributionPoint(
+        full_name=[x509.UniformResourceIdentifier("http://crl.example/")],
+        relative_name=None,
+        only_contains_user_certs=False,
+        only_contains_ca_certs=True,
+        only_some_reasons=None,
+        indirect_crl=False,
+        only_contains_attribute_certs=False,
+    )
+    builder = x509.CertificateRevocationListBuilder(DEVICES.certificate.subject, utc(NOW), utc(NOW + 60))
+    builder = builder.add_extension(x509.CRLNumber(7), critical=False).add_extension(scope, critical=True)
+    pem = builder.sign(DEVICES.key, hashes.SHA256()).public_bytes(PEM)
+    assert reason_of(load_crl(pem, TRUST.issuing, NOW, 86_400)) == "crl_stale"
 
 
-def test_a_path_without_a_flaw_leads_to_the_root() -> None:
-    root = root_of()
-    authority = issuing(root=root)
-    leaf = issue_device(authority, new_key().public_key(), UUID, TRUST_DOMAIN, now=NOW, life_s=3600)
-    found = DeviceTrust(pem_of(authority.certificate, root.certificate)).verify(leaf, NOW)
-    assert isinstance(found, VerifiedPath)
-    assert found.issuing == authority.certificate
-
-
-def test_an_issuer_of_the_same_name_is_known_by_its_key() -> None:
-    twin = make_issuing(ROOT, "devices", "device", NOW)
-    trust = DeviceTrust(pem_of(DEVICES.certificate, twin.certificate, ROOT.certificate))
-    for authority in (DEVICES, twin):
-        leaf = issue_device(authority, new_key().public_key(), UUID, TRUST_DOMAIN, now=NOW, life_s=3600)
-        found = trust.verify(leaf, NOW)
-        assert isinstance(found, VerifiedPath)
-        assert found.issuing == authority.certificate
-
-
-def test_a_leaf_that_names_another_key_of_its_issuer_leads_nowhere() -> None:
-    other = {x509.AuthorityKeyIdentifier: (x509.AuthorityKeyIdentifier(b"x" * 20, None, None), False)}
-    assert reason_of(TRUST.verify(variant(replace=other), NOW)) == "certificate_malformed"
-
-
-def test_unique_identifiers_are_seen_in_the_der() -> None:
-    tbs = GOOD.tbs_certificate_bytes
-    assert not has_unique_id(tbs)
-    at = tbs.rindex(b"\xa3", 0, tbs.index(b"\x55\x1d"))
-    for tag in (b"\x81", b"\x82"):
-        body = tbs[4:at] + tag + b"\x02\x00\x01" + tbs[at:]
-        assert has_unique_id(b"\x30\x82" + len(body).to_bytes(2) + body)
-    with pytest.raises(ValueError, match="DER"):
-        has_unique_id(tbs[:-1])
+def test_a_list_without_a_number_is_stale() -> None:
+    builder = x509.CertificateRevocationListBuilder(DEVICES.certificate.subject, utc(NOW), utc(NOW + 60))
+    pem = builder.sign(DEVICES.key, hashes.SHA256()).public_bytes(PEM)
+    assert reason_of(load_crl(pem, TRUST.issuing, NOW, 86_400)) == "crl_stale"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from gateway.core.ports.pipeline import Enrolled
-from gateway.core.reasons import Refusal
 from gateway.core.subject import Device
-from gateway.identity.devices.ca import make_issuing, pem_of
-from gateway.identity.devices.ca_files import key_pem, load_authority, write_file
-from gateway.identity.devices.certificates import ClaimedDevice, DeviceTrust, parse_device_certificate
+from gateway.identity.devices.certificates import Crl, DeviceTrust, load_crl
 from gateway.identity.devices.enrolment import Enrolment
-from gateway.identity.devices.revocation import Crl, issuer_id, read_crls
-from tests.support.pki_world import DER, World, csr, der_of, load_crl, make_world, new_key, reason_of
+from tests.support.pki_world import DER, World, csr, der_of, make_world, new_key, reason_of
 
 
 @pytest.fixture
@@ -249,42 +245,3 @@ async def test_enrolment_needs_the_key_of_a_device_authority(world: World) -> No
         Enrolment(world.store, wrong)
     with pytest.raises(ValueError, match="issuing_key"):
         Enrolment(world.store, world.config.model_copy(update={"issuing_key": None}))
-
-
-async def test_the_ca_that_was_followed_keeps_a_list_of_its_own_until_it_is_taken_out(world: World) -> None:
-    old_id, old_der = await world.enrolled()
-    root = load_authority(world.files.root, world.files.root_key)
-    old = load_authority(world.files.device_ca, world.files.device_key)
-    following = make_issuing(root, "the next device CA", "device", world.clock.now)
-    key = world.files.folder / "next.key"
-    write_file(key, key_pem(following.key), 0o600)
-    write_file(world.files.device_ca, pem_of(following.certificate, old.certificate, root.certificate), 0o644)
-    trust = DeviceTrust(world.files.device_ca.read_bytes())
-
-    def lists() -> Mapping[str, Crl]:
-        found = read_crls(world.files.crl.read_bytes(), trust.issuing)
-        assert not isinstance(found, Refusal)
-        return found
-
-    changed = world.config.model_copy(update={"issuing_key": key, "retiring_keys": (world.files.device_key,)})
-    enrolment = Enrolment(world.store, changed, world.clock)
-    assert await enrolment.refresh_crl()
-    assert lists().keys() == {issuer_id(old.certificate), issuer_id(following.certificate)}
-    assert not await enrolment.refresh_crl()
-    await enrolment.revoke(old_id, "stolen")
-    claimed = parse_device_certificate(old_der, world.config.trust_domain)
-    assert isinstance(claimed, ClaimedDevice)
-    assert claimed.serial in lists()[issuer_id(old.certificate)].serials
-    # A list that is signed elsewhere stays as it is.
-    before = lists()[issuer_id(old.certificate)]
-    elsewhere = Enrolment(world.store, changed.model_copy(update={"retiring_keys": ()}), world.clock)
-    world.clock.now += 50_000
-    assert await elsewhere.refresh_crl()
-    assert lists()[issuer_id(old.certificate)] == before
-    assert lists()[issuer_id(following.certificate)].this_update == world.clock.now
-
-
-async def test_a_retiring_key_of_no_issuing_ca_is_a_mistake(world: World) -> None:
-    wrong = world.config.model_copy(update={"retiring_keys": (world.files.root_key,)})
-    with pytest.raises(ValueError, match="root.key|retiring_keys"):
-        Enrolment(world.store, wrong, world.clock)

@@ -9,13 +9,11 @@ import pytest
 
 from gateway.core.ports.stores import DeviceRecord, StoreDown
 from gateway.core.subject import Device
-from gateway.identity.devices.ca import Authority, issue_crl, issue_device, make_issuing, pem_of
+from gateway.identity.devices.ca import issue_crl, issue_device
 from gateway.identity.devices.ca_files import found_pki, load_authority, write_file
-from gateway.identity.devices.certificates import ClaimedDevice, DeviceTrust, parse_device_certificate
-from gateway.identity.devices.revocation import Crl, issuer_id
-from gateway.identity.devices.revocation_file import RevocationFile
+from gateway.identity.devices.certificates import DeviceTrust
 from gateway.identity.devices.verifier import Devices
-from tests.support.pki_world import DER, TRUST_DOMAIN, UUID, Ticks, World, make_world, new_key, peer, reason_of, sha256
+from tests.support.pki_world import DER, TRUST_DOMAIN, UUID, World, make_world, new_key, peer, reason_of, sha256
 
 
 @pytest.fixture
@@ -81,8 +79,7 @@ async def test_a_revoked_device_is_out_at_the_next_request_even_before_a_new_lis
 async def test_a_certificate_on_the_list_is_refused_though_the_record_is_active(world: World) -> None:
     _, der = await world.enrolled()
     _, other = await world.enrolled()
-    claimed = parse_device_certificate(der, TRUST_DOMAIN)
-    assert isinstance(claimed, ClaimedDevice)
+    claimed = world.devices._examine(der, world.clock.now)
     authority = load_authority(world.files.device_ca, world.files.device_key)
     number = int(world.clock.now * 1000) + 5
     pem = issue_crl(authority, [(claimed.serial, world.clock.now)], number=number, now=world.clock.now, life_s=60)
@@ -197,7 +194,7 @@ async def test_a_store_that_is_down_is_not_access(world: World, tmp_path: Path) 
     broken = make_world(tmp_path / "second")
     await broken.store.close()
     broken.devices._trust = world.devices._trust
-    broken.devices._lists = world.devices._lists
+    broken.devices._list = world.devices._list
     with pytest.raises(StoreDown):
         await broken.verify(der)
 
@@ -220,58 +217,3 @@ async def test_a_known_device_is_verified_in_microseconds(world: World) -> None:
             await world.devices.verify(known)
         best = min(best, (time.perf_counter() - started) / 100)
     assert best < 80e-6  # 20 us on a quiet machine
-
-
-async def test_a_certificate_needs_the_list_of_its_own_issuer(world: World) -> None:
-    root = load_authority(world.files.root, world.files.root_key)
-    old = load_authority(world.files.device_ca, world.files.device_key)
-    following = make_issuing(root, "the next device CA", "device", world.clock.now)
-    _, der = await world.enrolled()
-    trust = DeviceTrust(pem_of(following.certificate, old.certificate, root.certificate))
-
-    def devices() -> Devices:
-        return Devices(
-            world.store,
-            trust,
-            TRUST_DOMAIN,
-            crl=world.files.crl,
-            crl_max_age_s=86_400,
-            clock=world.clock,
-            monotonic=Ticks(),
-        )
-
-    def listed(signer: Authority, *serials: str) -> bytes:
-        revoked = [(serial, world.clock.now) for serial in serials]
-        return issue_crl(signer, revoked, number=1 << 60, now=world.clock.now, life_s=60)
-
-    claimed = parse_device_certificate(der, TRUST_DOMAIN)
-    assert isinstance(claimed, ClaimedDevice)
-    write_file(world.files.crl, listed(following), 0o644)
-    assert reason_of(await devices().verify(peer(der))) == "crl_stale"
-    write_file(world.files.crl, listed(following, claimed.serial) + listed(old), 0o644)
-    assert isinstance(await devices().verify(peer(der)), Device)
-    write_file(world.files.crl, listed(following) + listed(old, claimed.serial), 0o644)
-    assert reason_of(await devices().verify(peer(der))) == "certificate_revoked"
-
-
-async def test_a_file_that_loses_one_issuers_list_or_goes_back_in_time_refuses_that_issuer(world: World) -> None:
-    root = load_authority(world.files.root, world.files.root_key)
-    old = load_authority(world.files.device_ca, world.files.device_key)
-    following = make_issuing(root, "the next device CA", "device", world.clock.now)
-    trust = DeviceTrust(pem_of(following.certificate, old.certificate, root.certificate))
-    lists = RevocationFile(world.files.crl, trust.issuing, 86_400, Ticks())
-    first, second = issuer_id(old.certificate), issuer_id(following.certificate)
-
-    def write(*numbers: tuple[Authority, int]) -> None:
-        made = [issue_crl(one, [], number=number, now=world.clock.now, life_s=60) for one, number in numbers]
-        write_file(world.files.crl, b"".join(made), 0o644)
-
-    write((old, 1 << 60), (following, 1 << 60))
-    assert isinstance(lists.current(first, world.clock.now), Crl)
-    assert isinstance(lists.current(second, world.clock.now), Crl)
-    write((old, 1 << 50), (following, (1 << 60) + 1))
-    assert reason_of(lists.current(first, world.clock.now)) == "crl_stale"
-    assert isinstance(lists.current(second, world.clock.now), Crl)
-    write((old, (1 << 60) + 2))
-    assert isinstance(lists.current(first, world.clock.now), Crl)
-    assert reason_of(lists.current(second, world.clock.now)) == "crl_stale"

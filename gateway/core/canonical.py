@@ -94,8 +94,8 @@ _field = lru_cache(maxsize=4096)(_read_field)
 
 
 @lru_cache(maxsize=4096)
-def _host(raw: bytes) -> tuple[str, str] | None:
-    """The canonical host, and host with port where it is not the default one; None for what is no authority."""
+def _host(raw: bytes) -> tuple[str, int] | None:
+    """The canonical host and its port, by default 443; None for what is no authority."""
     match = _HOST.match(raw.lower())
     if match is None or (match[3] and int(match[3]) > _MAX_PORT) or raw.endswith(b":"):
         return None
@@ -108,8 +108,12 @@ def _host(raw: bytes) -> tuple[str, str] | None:
         host = match[2].decode().removesuffix(".")
         if ".." in host or host.endswith((".", "-")):
             return None
-    port = int(match[3]) if match[3] else _HTTPS_PORT
-    return host, host if port == _HTTPS_PORT else f"{host}:{port}"
+    return host, int(match[3]) if match[3] else _HTTPS_PORT
+
+
+def _authority(host: str, port: int) -> str:
+    """Host, and port where it is not the default one (RFC 3986 section 6.2.3)."""
+    return host if port == _HTTPS_PORT else f"{host}:{port}"
 
 
 def canonical_url(text: str) -> str | None:
@@ -119,7 +123,7 @@ def canonical_url(text: str) -> str | None:
         return None
     authority, _, path = rest.partition("?")[0].partition("#")[0].partition("/")
     named, canonical = _host(authority.encode("ascii")), _segments(f"/{path}".encode("ascii"))
-    return None if named is None or canonical is None else f"https://{named[1]}{canonical[0]}"
+    return None if named is None or canonical is None else f"https://{_authority(*named)}{canonical[0]}"
 
 
 def _is_ip(host: str) -> bool:
@@ -210,8 +214,11 @@ def admit(
     limits: RequestLimits = _LIMITS,
     trusted_proxies: Sequence[IpNetwork] = (),
     judged_headers: frozenset[str] | None = frozenset(),
+    own_ports: frozenset[int] = frozenset(),
 ) -> RequestFacts | Refusal:
     """Canonicalise one request's head. `judged_headers`: the names that policy reads, None for every one.
+
+    `own_ports` may stand in Host, beside the port that the peer connected to and 443, which is the same as none.
 
     Answers a `Refusal` with `malformed_request`, `headers_too_large` or `misdirected_request`; never raises.
     """
@@ -272,9 +279,11 @@ def admit(
     named = _host(authority)
     if named is None:
         return _bad("host")
-    host, authority_text = named
+    host, port = named
     if (peer.sni or "").lower().removesuffix(".") != host and not (peer.sni is None and _is_ip(host)):
         return Refusal("misdirected_request", "host is not the server name of this connection")
+    if port not in {_HTTPS_PORT, peer.local_port} and port not in own_ports:
+        return Refusal("misdirected_request", "the port is not ours")
 
     framed = _framing(raw, hop, lengths)
     if isinstance(framed, Refusal):
@@ -317,7 +326,7 @@ def admit(
         content_length=framed,
         peer=peer,
         client_ip=client_ip,
-        authority=authority_text,
+        authority=_authority(host, port),
     )
 
 

@@ -20,7 +20,8 @@ _SECRET = frozenset({"authorization", "cookie", "dpop", "proxy-authorization", "
 class Peer:
     """The other end of a TLS connection. `chain`: DER, leaf first, verified in the handshake; empty without one.
 
-    `cert_sha256` is the leaf's base64url SHA-256; `ja4` the JA4 fingerprint of the ClientHello, "" when unknown.
+    `cert_sha256` is the leaf's base64url SHA-256; `ja4` the JA4 fingerprint of the ClientHello, "" when unknown;
+    `local_port` the port of ours that it connected to, 0 when unknown.
     """
 
     ip: str
@@ -30,6 +31,7 @@ class Peer:
     sni: str | None = None
     alpn: str = ""
     ja4: str = ""
+    local_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

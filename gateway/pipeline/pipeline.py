@@ -141,6 +141,7 @@ class Pipeline:
     limits: RequestLimits = _LIMITS
     trusted_proxies: Sequence[IpNetwork] = ()
     judged_headers: frozenset[str] | None = None
+    own_ports: frozenset[int] = frozenset()
     clock: Callable[[], float] = time.time
     deadline_s: float = 15.0
 
@@ -223,7 +224,7 @@ class Pipeline:
         return f"{_EPOCH}{next(_NUMBERS):08x}"
 
     async def _stages(self, case: _Case, raw: RawRequest) -> Forward | LocalRequest | Refusal:
-        facts = admit(raw, case.peer, self.limits, self.trusted_proxies, self.judged_headers)
+        facts = admit(raw, case.peer, self.limits, self.trusted_proxies, self.judged_headers, self.own_ports)
         if isinstance(facts, Refusal):
             return facts
         case.facts = facts

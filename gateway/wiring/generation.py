@@ -107,6 +107,7 @@ class Gateway:
                     header_count=config.limits.header_count, header_bytes=config.limits.header_kib << 10
                 ),
                 trusted_proxies=config.trusted_proxies,
+                own_ports=frozenset({config.listen.port, config.listen.public_port or config.listen.port}),
                 judged_headers=judged_headers(engine.reads),
             )
             gateway = cls(config, shared, pipeline, engine, people, signals, risks)

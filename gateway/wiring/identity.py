@@ -85,7 +85,7 @@ async def people_of(
         idle_s=config.sessions.idle_s,
         absolute_s=config.sessions.absolute_s,
     )
-    dpop = Dpop(shared.store, shared.store)
+    dpop = Dpop(shared.store, shared.store, origin=config.origin)
     bearer = BearerSessions(shared.store, dpop=dpop)
     logouts, hooks, reconcilers = _endings(known, logins, shared)
     locks = {issuer.config.issuer: issuer.api for issuer in known if issuer.api is not None}

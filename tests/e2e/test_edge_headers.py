@@ -283,11 +283,26 @@ def test_the_same_host_in_another_spelling_is_the_same_host(edge, upstream, conn
     assert upstream.seen[0].get("host") == HOST
 
 
-def test_the_port_that_was_asked_for_is_told(edge, upstream, connect):
+def test_the_port_that_was_asked_for_is_told(world, upstream, connect):
+    running = world.edge(upstream.url, pipeline={"own_ports": frozenset({8443})})
+    for port in (8443, running.port):
+        client = connect(running)
+        client.send(f"GET / HTTP/1.1\r\nhost: A.localhost:{port}\r\n\r\n")
+        assert client.answer().status == 200
+        assert upstream.seen[-1].get("host") == f"{HOST}:{port}"
+
+
+@pytest.mark.parametrize("port", ["1", "80", "8443", "65535"])
+def test_a_port_that_is_not_ours_is_misdirected(edge, upstream, connect, connect2, port):
     client = connect(edge)
-    client.send("GET / HTTP/1.1\r\nhost: A.localhost:8443\r\n\r\n")
-    assert client.answer().status == 200
-    assert upstream.seen[0].get("host") == f"{HOST}:8443"
+    client.send(f"GET / HTTP/1.1\r\nhost: {HOST}:{port}\r\n\r\n")
+    found = client.answer()
+    assert (found.status, found.reason) == (421, "misdirected_request")
+    other = connect2(edge)
+    pseudo = [(":method", "GET"), (":scheme", "https"), (":authority", f"{HOST}:{port}"), (":path", "/")]
+    found = other.answer(other.start(pseudo=pseudo))
+    assert (found.status, found.reason) == (421, "misdirected_request")
+    assert upstream.received == b""
 
 
 def test_without_a_server_name_no_host_is_served(edge, upstream, connect):

@@ -79,9 +79,17 @@ def test_http2_is_preferred(edge, world):
         assert sock.selected_alpn_protocol() == "h2"
 
 
-@pytest.mark.parametrize("alpn", [None, ["spdy/3"], ["http/1.0", "h3"]], ids=["none", "unknown", "others"])
-def test_without_a_known_protocol_http1_is_spoken(edge, connect, alpn):
-    client = connect(edge, alpn=alpn)
+@pytest.mark.parametrize("alpn", [["spdy/3"], ["http/1.0", "h3"], ["acme-tls/1"], ["H2"], ["h2c"]])
+def test_without_a_common_protocol_the_handshake_ends(edge, world, alpn):
+    with pytest.raises(ssl.SSLError, match="no application protocol"):
+        dial(edge.port, world.certificates, alpn=alpn)
+    # The next client of the same context is none the worse.
+    with dial(edge.port, world.certificates, alpn=["http/1.1"]) as sock:
+        assert sock.selected_alpn_protocol() == "http/1.1"
+
+
+def test_a_client_that_offers_no_protocol_speaks_http1(edge, connect):
+    client = connect(edge, alpn=None)
     assert client.sock.selected_alpn_protocol() is None
     assert client.ask().status == 200
 

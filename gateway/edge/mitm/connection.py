@@ -295,6 +295,7 @@ class ClientConnection(asyncio.Protocol):
             sni=self.client.sni,
             alpn=(self.client.alpn or b"").decode("ascii"),
             ja4=self._ja4,
+            local_port=self.client.sockname[1],
         )
 
     async def _judge(self, hook: HttpRequestHeadersHook, exchange: Exchange) -> None:

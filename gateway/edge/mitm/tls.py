@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from mitmproxy.connection import ConnectionState
@@ -84,8 +83,12 @@ def _context(certificate: Path, key: Path, device_ca: Path | None) -> SSL.Contex
     return made
 
 
-def _choose(_connection: SSL.Connection, offered: list[bytes]) -> Any:
-    return next((name for name in _ALPN if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
+def _choose(_connection: SSL.Connection, offered: list[bytes]) -> bytes:
+    for name in _ALPN:
+        if name in offered:
+            return name
+    # Whatever is raised here ends the handshake with the alert no_application_protocol (RFC 7301 section 3.2).
+    raise SSL.Error([("SSL routines", "", "no application protocol")])
 
 
 class GatewayTlsLayer(ClientTLSLayer):

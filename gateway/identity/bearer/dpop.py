@@ -33,11 +33,19 @@ _SECRET_BYTES, _NONCE_BYTES = 32, 16
 
 
 class Dpop:
-    """Verifies proofs. Raises StoreDown."""
+    """Verifies proofs. `origin` is the web origin of one of our hosts, with the port browsers use. Raises StoreDown."""
 
-    def __init__(self, replay: ReplayStore, secret_store: SecretStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        replay: ReplayStore,
+        secret_store: SecretStore,
+        clock: Callable[[], float] = time.time,
+        *,
+        origin: Callable[[str], str],
+    ) -> None:
         self._replay = replay
         self._secret_store = secret_store
+        self._origin = origin
         self._clock = clock
         self._secret: bytes | None = None
 
@@ -82,7 +90,7 @@ class Dpop:
             return _bad("jti")
         if claims.get("htm") != facts.method:
             return _bad("htm")
-        if not isinstance(htu, str) or len(htu) > _MAX_URL or canonical_url(htu) != facts.origin + facts.path:
+        if not isinstance(htu, str) or len(htu) > _MAX_URL or not self._is_address_of(facts, canonical_url(htu)):
             return _bad("htu")
         if not isinstance(ath, str) or not _equal(ath, b64url_encode(hashlib.sha256(token.encode()).digest())):
             return _bad("ath")
@@ -91,6 +99,11 @@ class Dpop:
         if isinstance(at, bool) or not isinstance(at, (int, float)) or not now - MAX_AGE_S <= at <= now + AHEAD_S:
             return _bad("iat")
         return None
+
+    def _is_address_of(self, facts: RequestFacts, url: str | None) -> bool:
+        """Whether a proof's URL is the request's. A Host without a port does not make it one for port 443."""
+        origins = {self._origin(facts.host), *((facts.origin,) if facts.authority != facts.host else ())}
+        return url in {origin + facts.path for origin in origins}
 
     def _step(self) -> int:
         return int(self._clock()) // NONCE_STEP_S

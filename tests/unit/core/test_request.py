@@ -103,7 +103,7 @@ def test_any_plain_method_is_admitted(method):
     ],
 )
 def test_the_host_is_canonical_and_the_port_is_kept(host, authority):
-    found = ask(headers=[(b"host", host)])
+    found = ask(headers=[(b"host", host)], own_ports=frozenset({8443}))
     assert (found.host, found.authority, found.origin) == ("a.example", authority, f"https://{authority}")
 
 
@@ -131,8 +131,17 @@ def test_a_host_that_is_missing_doubled_or_none_is_refused(headers):
 def test_the_host_must_be_the_server_name_of_the_connection():
     assert reason(ask(headers=[(b"host", b"b.example")])) == "misdirected_request"
     assert reason(ask(peer=Peer("10.0.0.9", 1))) == "misdirected_request"
-    assert ask(headers=[(b"host", b"[::1]:8443")], peer=Peer("::1", 1)).authority == "[::1]:8443"
+    assert ask(headers=[(b"host", b"[::1]:8443")], peer=Peer("::1", 1, local_port=8443)).authority == "[::1]:8443"
     assert ask(headers=[(b"host", b"127.0.0.1")], peer=Peer("::1", 1)).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("port", [b"1", b"80", b"444", b"8444", b"65535", b"0"])
+def test_a_port_that_is_not_ours_is_misdirected(port):
+    how = {"peer": Peer("10.0.0.9", 4711, sni="a.example", local_port=8443), "own_ports": frozenset({9443})}
+    assert reason(ask(headers=[(b"host", b"a.example:" + port)], **how)) == "misdirected_request"
+    assert reason(ask(authority=b"a.example:" + port, headers=(), version="2", **how)) == "misdirected_request"
+    for ours in (b"a.example", b"a.example:443", b"a.example:8443", b"a.example:9443"):
+        assert ask(headers=[(b"host", ours)], **how).host == "a.example"
 
 
 def test_http2_needs_no_host_but_both_must_agree():

@@ -34,6 +34,10 @@ JKT = thumbprint(HOLDER.jwk) or ""
 ROUTE = Route("wiki", "wiki.example.com")
 
 
+def origin(host: str) -> str:
+    return f"https://{host}"
+
+
 def ath(token: str = TOKEN) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()
 
@@ -45,7 +49,7 @@ def facts(
     if authorization:
         fields.append((b"authorization", authorization.encode()))
     raw = RawRequest(method.encode(), b"", target.encode(), fields, "1.1")
-    found = admit(raw, Peer("192.0.2.7", 4711, sni="wiki.example.com"))
+    found = admit(raw, Peer("192.0.2.7", 4711, sni="wiki.example.com"), own_ports=frozenset({8443}))
     assert isinstance(found, RequestFacts), found
     return found
 
@@ -54,7 +58,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
         self.store = SqliteStore(folder / "gateway.sqlite", bytes(32), self.clock)
-        self.dpop = Dpop(self.store, self.store, self.clock)
+        self.dpop = Dpop(self.store, self.store, self.clock, origin=origin)
         self.sessions = BearerSessions(self.store, self.clock, self.dpop)
 
     def nonce(self, dpop: Dpop | None = None) -> str:
@@ -139,7 +143,7 @@ async def test_a_good_proof_is_taken_once(world: World, kind: str) -> None:
 
 async def test_a_proof_used_by_another_worker_is_used(world: World) -> None:
     proof = world.proof()
-    other = Dpop(world.store, world.store, world.clock)
+    other = Dpop(world.store, world.store, world.clock, origin=origin)
     assert await other.verify(facts(proof), TOKEN, JKT) is None
     assert await world.ask(proof) == "dpop_proof_invalid"
     assert world.nonce(other) == world.nonce()
@@ -284,7 +288,7 @@ async def test_only_a_client_that_speaks_dpop_is_told_a_nonce(world: World) -> N
         assert world.dpop.answer_headers(request) == (("dpop-nonce", world.nonce()),)
     for authorization in ("", f"Bearer {TOKEN}", "DPoPx y"):
         assert world.dpop.answer_headers(facts(authorization=authorization)) == ()
-    assert Dpop(world.store, world.store).answer_headers(facts()) == ()
+    assert Dpop(world.store, world.store, origin=origin).answer_headers(facts()) == ()
 
 
 async def test_the_secret_is_made_once_for_all_workers_and_shown_nowhere(world: World) -> None:
@@ -300,7 +304,7 @@ async def test_a_store_that_is_down_proves_nothing(world: World) -> None:
     with pytest.raises(StoreDown):
         await world.dpop.verify(facts(proof), TOKEN, JKT)
     with pytest.raises(StoreDown):
-        await Dpop(world.store, world.store).verify(facts(proof), TOKEN, JKT)
+        await Dpop(world.store, world.store, origin=origin).verify(facts(proof), TOKEN, JKT)
 
 
 # ---- tokens and the scheme they come under ----
@@ -361,3 +365,21 @@ async def test_another_sessions_proofs_count_for_nothing(world: World) -> None:
     ada = Identity("https://id", "ada", "jwt", "sid-1", NOW + 600, confirmation={"jkt": JKT})
     other = Session("b_other", NOW, ("dpop",))
     assert reason_of(await world.sessions.bind(ada, None, facts(), ROUTE, before=other)) == "dpop_proof_invalid"
+
+
+@pytest.mark.parametrize(
+    ("host", "htu", "outcome"),
+    [
+        ("wiki.example.com:8443", "https://wiki.example.com:8443/a/b", "ok"),
+        ("wiki.example.com", "https://wiki.example.com:8443/a/b", "ok"),
+        ("wiki.example.com", "https://wiki.example.com/a/b", "dpop_proof_invalid"),
+        ("wiki.example.com:443", "https://wiki.example.com/a/b", "dpop_proof_invalid"),
+        ("wiki.example.com:8443", "https://wiki.example.com/a/b", "dpop_proof_invalid"),
+        ("wiki.example.com:8443", "https://wiki.example.com:9443/a/b", "dpop_proof_invalid"),
+    ],
+)
+async def test_a_proof_for_another_port_of_this_host_is_none(world: World, host: str, htu: str, outcome: str) -> None:
+    world.dpop = Dpop(world.store, world.store, world.clock, origin=lambda name: f"https://{name}:8443")
+    world.sessions = BearerSessions(world.store, world.clock, world.dpop)
+    await world.ask("none")
+    assert await world.ask(world.proof(htu=htu), host=host) == outcome

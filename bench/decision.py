@@ -32,7 +32,7 @@ from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline
 from gateway.policy.decider import Decider
-from gateway.wiring import Gateway, ProcessResources
+from gateway.wiring import Generation, ProcessResources
 
 _CALLS = 20_000
 _FEW, _MANY = 10, 5_000
@@ -107,11 +107,11 @@ async def _pipeline(world: World, metrics: Metrics, name: str, count: int) -> As
     config = load(world.write_config(name, services=services))
     shared = await ProcessResources.open(config, metrics)
     try:
-        gateway = await Gateway.build(config, shared)
+        generation = await Generation.build(config, shared)
         try:
-            yield gateway.pipeline, config
+            yield generation.pipeline, config
         finally:
-            await gateway.close()
+            await generation.close()
     finally:
         await shared.close()
 

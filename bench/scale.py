@@ -28,7 +28,7 @@ from gateway.core.ports.stores import DeviceRecord, SessionRecord
 from gateway.demo.idp.provider import serving
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.pipeline import Pipeline
-from gateway.wiring import Gateway, ProcessResources
+from gateway.wiring import Generation, ProcessResources
 
 _FEW, _SESSIONS, _DEVICES = 1_000, 1_000_000, 100_000
 _TOKENS = 256
@@ -85,9 +85,9 @@ async def _gateway(world: World, metrics: Metrics, name: str, stack: AsyncExitSt
     stack.push_async_callback(shared.close)
     for record in await shared.store.devices():
         await store.add_device(record)
-    gateway = await Gateway.build(config, replace(shared, store=store, documents=RedisDocuments(store)))
-    stack.push_async_callback(gateway.close)
-    return gateway.pipeline, store
+    generation = await Generation.build(config, replace(shared, store=store, documents=RedisDocuments(store)))
+    stack.push_async_callback(generation.close)
+    return generation.pipeline, store
 
 
 @contextlib.contextmanager

@@ -1,27 +1,24 @@
-"""What the own paths for people have in common: a visit, its form, its answer; and the pages they draw."""
+"""Endpoints for a person with a browser: on the gateway's own host, rate limited, with pages and a login."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
 
-from gateway.core.navigation import Redirect
+from gateway.core.navigation import Resume
 from gateway.core.reasons import Refusal, reason
 from gateway.core.request import RequestFacts
-from gateway.core.subject import Device
-from gateway.endpoints.app import Caller, Endpoint
 from gateway.endpoints.rate_limit import RateLimiter
+from gateway.endpoints.request import EndpointRequest
+from gateway.endpoints.router import Endpoint, Handler
 from gateway.identity.login.flow import Login
-from gateway.replies.replies import Reply, deny, redirect
+from gateway.replies.replies import Reply
 
 _UNAUTHENTICATED = 401
-_FIELDS = 20
 
 
 class Pages(Protocol):
-    """Draws the pages of these paths; `name` is "choose", "me", "signed_out", "step_up" or "factors"."""
+    """Renders the pages of these endpoints; `name` is "choose", "me", "signed_out", "step_up" or "factors"."""
 
     def __call__(
         self, name: str, facts: RequestFacts, model: Mapping[str, Any], *, status: int = 200, code: str = "local"
@@ -29,65 +26,27 @@ class Pages(Protocol):
         """The page, with this HTTP status and reason code."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrowserRequest:
-    """A request for these paths."""
-
-    facts: RequestFacts
-    device: Device | None
-    decision_id: str
-    body: bytes
-    params: Mapping[str, str]
-
-    def refuse(self, refusal: Refusal) -> Reply:
-        """A denial."""
-        return deny(self.facts, (refusal.reason,), self.decision_id)
-
-    def go(self, way: Redirect, code: str = "local") -> Reply:
-        """A redirect."""
-        return redirect(way.location, code, self.decision_id, way.cookies)
-
-    def form(self) -> dict[str, str] | Refusal:
-        """The fields of a form, each once (application/x-www-form-urlencoded). Refusal `malformed_request`."""
-        kind = (self.facts.header("content-type") or "").partition(";")[0].strip().lower()
-        if kind != "application/x-www-form-urlencoded":
-            return Refusal("malformed_request", "content type")
-        try:
-            pairs = parse_qsl(
-                self.body.decode("ascii"),
-                keep_blank_values=True,
-                strict_parsing=True,
-                errors="strict",
-                max_num_fields=_FIELDS,
-            )
-        except ValueError:
-            return Refusal("malformed_request", "form")
-        fields = dict(pairs)
-        return fields if len(fields) == len(pairs) else Refusal("malformed_request", "a field that stands twice")
+def browser_limiter() -> RateLimiter:
+    """A bucket that is wide enough for a whole office that logs in from one address in the morning."""
+    return RateLimiter(burst=200, per_s=10)
 
 
-type Handler = Callable[[BrowserRequest], Awaitable[Reply]]
+def browser_endpoint(method: str, path: str, handler: Handler, limiter: RateLimiter, host: str | None) -> Endpoint:
+    """An endpoint that takes from a bucket of attempts, on this host alone; None is every host."""
+
+    async def limited(request: EndpointRequest) -> Reply | Resume:
+        if host is not None and request.facts.host != host:
+            return request.refuse(Refusal("route_not_found"))
+        if not limiter.take(request.facts.client_ip):
+            return request.refuse(Refusal("too_many_attempts"))
+        return await handler(request)
+
+    return Endpoint(method, path, limited)
 
 
-def own_path(method: str, path: str, handler: Handler, bucket: RateLimiter, host: str | None) -> Endpoint:
-    """An own path that takes from a bucket of attempts, on this host alone; None is every host."""
-
-    async def answer(caller: Caller, body: bytes, params: Mapping[str, str]) -> Reply:
-        if caller.facts is None:
-            raise RuntimeError("a request that the data path has not seen")
-        visit = BrowserRequest(caller.facts, caller.device, caller.decision_id, body, params)
-        if host is not None and visit.facts.host != host:
-            return visit.refuse(Refusal("route_not_found"))
-        if not bucket.take(caller.client_ip):
-            return visit.refuse(Refusal("too_many_attempts"))
-        return await handler(visit)
-
-    return Endpoint(method, path, answer)
-
-
-async def sign_in_first(login: Login, visit: BrowserRequest, refusal: Refusal) -> Reply:
-    """What follows a refusal: a page whose sender is not signed in (any more) waits for the sign-in."""
-    if reason(refusal.reason).status != _UNAUTHENTICATED or not visit.facts.wants_page:
-        return visit.refuse(refusal)
-    way = await login.hold(visit.facts, None, b"")
-    return visit.refuse(way) if isinstance(way, Refusal) else visit.go(way, refusal.reason)
+async def login_first(login: Login, request: EndpointRequest, refusal: Refusal) -> Reply:
+    """The reply to a refused page: one whose sender is not logged in (any more) waits for the login."""
+    if reason(refusal.reason).status != _UNAUTHENTICATED or not request.facts.wants_page:
+        return request.refuse(refusal)
+    target = await login.hold(request.facts, None, b"")
+    return request.refuse(target) if isinstance(target, Refusal) else request.go(target, refusal.reason)

@@ -1,147 +1,153 @@
-"""The own paths of second factors: prove one to go on, look at one's own, add and remove.
+"""Second factors and step-up authentication (RFC 9470): prove a factor to go on, list, add and remove one's own.
 
-Thin, like the other paths for people: `gateway.identity` decides. All are on the gateway's own host alone. Every proof,
-good or bad, is noted, but for a service that leaves no trace; so is every change of somebody's factors.
+`gateway.identity.account` decides. All endpoints are on the gateway's own host alone. Every proof, good or bad, is
+recorded, except for a zero-log service; so is every change of a person's factors.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.core import paths as own
+from gateway.core import paths
 from gateway.core.navigation import Redirect
 from gateway.core.reasons import Refusal, reason
 from gateway.core.request import RequestFacts
-from gateway.endpoints.app import Endpoint
-from gateway.endpoints.browser_request import BrowserRequest, Handler, Pages, own_path, sign_in_first
-from gateway.endpoints.dbsc import with_offer
+from gateway.endpoints.browser_request import Pages, browser_endpoint, browser_limiter, login_first
+from gateway.endpoints.dbsc import with_registration_offer
 from gateway.endpoints.rate_limit import RateLimiter
+from gateway.endpoints.request import EndpointRequest
+from gateway.endpoints.router import Endpoint
 from gateway.identity.account.factors import Overview, OwnFactors
 from gateway.identity.account.step_up import StepUpPrompt, StepUps
 from gateway.identity.login.flow import Login
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.identity.sessions.login_sessions import LoginSession
 from gateway.identity.ssf.events import EventSink, EventSubject, assurance_raised, credential_changed, tell_nobody
-from gateway.replies import replies
+from gateway.replies.documents import script_reply
+from gateway.replies.rendering import SCRIPT_FILE
 from gateway.replies.replies import Reply
 
-_SCRIPT_FILE = Path(replies.__file__).with_name("templates") / "factors.js"
+
+def _ignore_failure(code: str, facts: RequestFacts, login: LoginSession) -> None:
+    del code, facts, login
 
 
 @dataclass(frozen=True, slots=True)
-class SecondFactors:
-    """What these paths need. `note` writes one event, `failed` hears of wrong answers; `host` is the gateway's own."""
+class FactorEvents:
+    """Who is told: `note` records one event, `emit` sends one to SSF receivers, `failed` hears of wrong answers."""
+
+    note: Callable[[Mapping[str, Any]], None]
+    emit: EventSink = tell_nobody
+    failed: Callable[[str, RequestFacts, LoginSession], None] = _ignore_failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactorEndpoints:
+    """Step-up and factors on the gateway's own `host`. `dbsc` None: sessions are not bound to keys of browsers."""
 
     host: str
     login: Login
     step_ups: StepUps
-    own: OwnFactors
+    factors: OwnFactors
     pages: Pages
-    note: Callable[[Mapping[str, Any]], None]
-    keys: Dbsc | None = None
-    tell: EventSink = tell_nobody
-    failed: Callable[[str, RequestFacts, LoginSession], None] = lambda reason, facts, login: None  # noqa: ARG005
+    events: FactorEvents
+    dbsc: Dbsc | None = None
+    limiter: RateLimiter = field(default_factory=browser_limiter)
 
-    async def bound(self, reply: Reply) -> Reply:
-        """The reply; where it opens a session, it asks the browser for a key as well."""
-        return reply if self.keys is None else await with_offer(self.keys, reply)
+    def endpoints(self) -> list[Endpoint]:
+        """The endpoints, for the router. All take from one bucket of attempts."""
+        return [
+            browser_endpoint("GET", paths.STEP_UP, self.get_step_up, self.limiter, self.host),
+            browser_endpoint("POST", paths.STEP_UP, self.post_step_up, self.limiter, self.host),
+            browser_endpoint("GET", paths.FACTORS, self.get_factors, self.limiter, self.host),
+            browser_endpoint("POST", paths.FACTORS, self.post_factors, self.limiter, self.host),
+            browser_endpoint("GET", paths.FACTORS_SCRIPT, self.get_script, self.limiter, self.host),
+        ]
 
-
-def paths(second: SecondFactors, attempts: RateLimiter | None = None) -> list[Endpoint]:
-    """The paths to hand to `endpoints.build`. All take from one bucket of attempts."""
-    bucket = RateLimiter(burst=200, per_s=10) if attempts is None else attempts
-
-    def at(method: str, path: str, handler: Handler) -> Endpoint:
-        return own_path(method, path, handler, bucket, second.host)
-
-    def page(visit: BrowserRequest, name: str, model: StepUpPrompt | Overview) -> Reply:
+    def _page(self, request: EndpointRequest, name: str, model: StepUpPrompt | Overview) -> Reply:
         status = reason(model.error).status if model.error else 200
-        return second.pages(name, visit.facts, model.document(), status=status, code=model.error or "local")
+        return self.pages(name, request.facts, model.document(), status=status, code=model.error or "local")
 
-    async def get_step_up(visit: BrowserRequest) -> Reply:
-        outcome = await second.step_ups.look(visit.facts, visit.device)
+    async def get_step_up(self, request: EndpointRequest) -> Reply:
+        """The prompt for a factor, or first the login."""
+        outcome = await self.step_ups.look(request.facts, request.device)
         if isinstance(outcome, Refusal):
-            return visit.refuse(outcome)
-        return visit.go(outcome, "login_required") if isinstance(outcome, Redirect) else page(visit, "step_up", outcome)
-
-    async def post_step_up(visit: BrowserRequest) -> Reply:
-        form = visit.form()
-        outcome = form if isinstance(form, Refusal) else await second.step_ups.answer(visit.facts, visit.device, form)
-        if isinstance(outcome, Refusal):
-            return visit.refuse(outcome)
+            return request.refuse(outcome)
         if isinstance(outcome, Redirect):
-            return visit.go(outcome, "login_required")
+            return request.go(outcome, "login_required")
+        return self._page(request, "step_up", outcome)
+
+    async def post_step_up(self, request: EndpointRequest) -> Reply:
+        """The answer to a prompt: on to the held request, or the prompt again with an error."""
+        form = request.form()
+        if isinstance(form, Refusal):
+            return request.refuse(form)
+        outcome = await self.step_ups.answer(request.facts, request.device, form)
+        if isinstance(outcome, Refusal):
+            return request.refuse(outcome)
+        if isinstance(outcome, Redirect):
+            return request.go(outcome, "login_required")
         if isinstance(outcome, StepUpPrompt):
             if not outcome.held.zero_log:
-                second.note(_event("step_up_refused", outcome.login, reason=outcome.error))
-                second.failed(outcome.error, visit.facts, outcome.login)
-            return page(visit, "step_up", outcome)
+                self.events.note(_event("step_up_refused", outcome.login, reason=outcome.error))
+                self.events.failed(outcome.error, request.facts, outcome.login)
+            return self._page(request, "step_up", outcome)
         if not outcome.zero_log:
-            second.note(_event("step_up_ok", outcome.login, kind=outcome.kind, client_ip=visit.facts.client_ip))
-            await second.tell(assurance_raised(_about(outcome.login), outcome.kind, time.time()))
-        return await second.bound(visit.go(outcome.redirect, "step_up_ok"))
+            client_ip = request.facts.client_ip
+            self.events.note(_event("step_up_ok", outcome.login, kind=outcome.kind, client_ip=client_ip))
+            await self.events.emit(assurance_raised(_subject(outcome.login), outcome.kind, time.time()))
+        return await with_registration_offer(self.dbsc, request.go(outcome.redirect, "step_up_ok"))
 
-    async def get_factors(visit: BrowserRequest) -> Reply:
-        outcome = await second.own.look(visit.facts, visit.device)
+    async def get_factors(self, request: EndpointRequest) -> Reply:
+        """The person's factors."""
+        outcome = await self.factors.look(request.facts, request.device)
         if isinstance(outcome, Refusal):
-            return await sign_in_first(second.login, visit, outcome)
-        return page(visit, "factors", outcome)
+            return await login_first(self.login, request, outcome)
+        return self._page(request, "factors", outcome)
 
-    async def post_factors(visit: BrowserRequest) -> Reply:
-        form = visit.form()
-        outcome = form if isinstance(form, Refusal) else await second.own.act(visit.facts, visit.device, form)
+    async def post_factors(self, request: EndpointRequest) -> Reply:
+        """Add or remove a factor, or prove one."""
+        form = request.form()
+        if isinstance(form, Refusal):
+            return request.refuse(form)
+        outcome = await self.factors.act(request.facts, request.device, form)
         if isinstance(outcome, Refusal):
-            return visit.refuse(outcome)
+            return request.refuse(outcome)
         if isinstance(outcome, Redirect):
-            return visit.go(outcome, "auth_stale")
+            return request.go(outcome, "auth_stale")
         if isinstance(outcome, Overview):
             if outcome.error:
-                second.note(_event("factor_refused", outcome.login, reason=outcome.error))
-                second.failed(outcome.error, visit.facts, outcome.login)
-            return page(visit, "factors", outcome)
-        second.note(_event(f"factor_{outcome.what}", outcome.login, kind=outcome.kind))
+                self.events.note(_event("factor_refused", outcome.login, reason=outcome.error))
+                self.events.failed(outcome.error, request.facts, outcome.login)
+            return self._page(request, "factors", outcome)
+        self.events.note(_event(f"factor_{outcome.what}", outcome.login, kind=outcome.kind))
         if outcome.what != "proven":
-            is_added, about = outcome.what == "added", _about(outcome.login)
-            await second.tell(credential_changed(about, outcome.kind, is_added=is_added, at=time.time()))
-        return await second.bound(visit.go(outcome.redirect, "factor_ok"))
+            is_added, subject = outcome.what == "added", _subject(outcome.login)
+            await self.events.emit(credential_changed(subject, outcome.kind, is_added=is_added, at=time.time()))
+        return await with_registration_offer(self.dbsc, request.go(outcome.redirect, "factor_ok"))
 
-    async def get_script(visit: BrowserRequest) -> Reply:
+    async def get_script(self, request: EndpointRequest) -> Reply:
+        """The one script of the pages, which asks the browser for a passkey."""
         try:
-            text = _SCRIPT_FILE.read_bytes()
+            text = SCRIPT_FILE.read_bytes()
         except OSError:
-            return visit.refuse(Refusal("route_not_found"))
-        headers = (
-            ("cache-control", "no-store"),
-            ("content-type", "text/javascript; charset=utf-8"),
-            ("cross-origin-resource-policy", "same-origin"),
-            ("x-content-type-options", "nosniff"),
-            ("x-gateway-reason", "local"),
-        )
-        return Reply(200, headers, text, "local")
-
-    return [
-        at("GET", own.STEP_UP, get_step_up),
-        at("POST", own.STEP_UP, post_step_up),
-        at("GET", own.FACTORS, get_factors),
-        at("POST", own.FACTORS, post_factors),
-        at("GET", own.FACTORS_SCRIPT, get_script),
-    ]
+            return request.refuse(Refusal("route_not_found"))
+        return script_reply(text)
 
 
-def _about(login: LoginSession) -> EventSubject:
+def _subject(login: LoginSession) -> EventSubject:
     return EventSubject(login.identity.issuer, login.identity.subject, login.sid)
 
 
-def _event(event: str, login: LoginSession, **more: str) -> Mapping[str, Any]:
+def _event(event: str, login: LoginSession, **members: str) -> Mapping[str, Any]:
     identity = login.identity
     return {
         "event": event,
         "session": login.id,
         "issuer": identity.issuer,
         "subject": identity.subject,
-        **more,
+        **members,
     }

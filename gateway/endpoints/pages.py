@@ -1,6 +1,6 @@
-"""The pages of signing in, of one's own sessions and second factors, drawn from the models of `gateway.identity`.
+"""Pages of login, of a person's sessions and second factors: view models made of the models of `gateway.identity`.
 
-Here a model becomes what a person reads: times as spans, programs and codes as words. Nothing is decided.
+A model becomes what a person reads: times as spans, programs and codes as text. Nothing is decided.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from gateway.core.reasons import reason
 from gateway.core.request import RequestFacts
-from gateway.replies.rendering import RenderedPage, draw, words
+from gateway.replies.documents import page_reply
+from gateway.replies.rendering import NO_BRANDING, Branding, RenderedPage, render, strings
 from gateway.replies.replies import Reply, deny
 from gateway.risk import user_agents
 
@@ -22,42 +23,38 @@ _SOON_S = 45
 
 
 class Pages:
-    """Draws "choose", "me", "signed_out", "step_up" and "factors". `issuers` are where people sign in and out."""
+    """Renders "choose", "me", "signed_out", "step_up" and "factors". `issuers` are where people log in and out."""
 
-    def __init__(self, *, issuers: Sequence[str] = (), clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        issuers: Sequence[str] = (),
+        branding: Branding = NO_BRANDING,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._issuers = list(dict.fromkeys(_origin(issuer) for issuer in issuers))
+        self._branding = branding
         self._clock = clock
 
     def __call__(
         self, name: str, facts: RequestFacts, model: Mapping[str, Any], *, status: int = 200, code: str = "local"
     ) -> Reply:
-        """The page, with this HTTP status and reason code; a denial where it cannot be drawn."""
-        drawn = self._drawn(name, model)
-        if drawn is None:
-            return deny(facts, ("gateway_error",), "-")
-        headers = (
-            ("cache-control", "no-store"),
-            ("content-type", "text/html; charset=utf-8"),
-            ("content-security-policy", drawn.policy),
-            ("cross-origin-opener-policy", "same-origin"),
-            ("cross-origin-resource-policy", "same-origin"),
-            # "no-referrer" would take the Origin from our own forms, and with it the proof that they are ours.
-            ("referrer-policy", "same-origin"),
-            ("x-content-type-options", "nosniff"),
-            ("x-gateway-reason", code),
-        )
-        return Reply(status, headers, b"" if facts.method == "HEAD" else drawn.body, code)
+        """The page, with this HTTP status and reason code; a denial where it cannot be rendered."""
+        page = self._rendered(name, model)
+        if page is None:
+            return deny(facts, ("gateway_error",), "-", branding=self._branding)
+        return page_reply(page, facts, status=status, code=code)
 
-    def _drawn(self, name: str, model: Mapping[str, Any]) -> RenderedPage | None:
+    def _rendered(self, name: str, model: Mapping[str, Any]) -> RenderedPage | None:
         try:
-            seen = _VIEWS[name](model, self._clock())
+            view = _VIEWS[name](model, self._clock())
         except (LookupError, TypeError, ValueError, AttributeError, OSError):
             return None
         script = name in {"step_up", "factors"}
-        return draw(name, seen, script=script, form_action=self._form_action(name, model))
+        return render(name, view, self._branding, script=script, form_action=self._form_action(name, model))
 
     def _form_action(self, name: str, model: Mapping[str, Any]) -> Sequence[str]:
-        """Where the page's forms may lead: browsers hold `form-action` against every redirect that follows as well."""
+        """Where the page's forms may lead: browsers apply `form-action` to every redirect that follows as well."""
         if name in {"choose", "signed_out"}:
             return ()
         # What waits goes on at its service, which may send the browser wherever it likes.
@@ -98,7 +95,7 @@ def _me(model: Mapping[str, Any], now: float) -> dict[str, Any]:
 
 def _step_up(model: Mapping[str, Any], now: float) -> dict[str, Any]:
     del now
-    labels = words()["step_up"]["labels"]
+    labels = strings()["step_up"]["labels"]
     factors = [
         {
             **factor,
@@ -150,8 +147,8 @@ def _error(model: Mapping[str, Any]) -> object:
 
 
 def _about(about: Mapping[str, Any]) -> str:
-    """What there is to say about a factor, "" for nothing."""
-    texts = words()["factors"]
+    """The note about a factor, "" for none."""
+    texts = strings()["factors"]
     if "left" in about:
         return str(texts["left"].format(left=about["left"]))
     return str(texts["synced"]) if about.get("synced") else ""
@@ -159,7 +156,7 @@ def _about(about: Mapping[str, Any]) -> str:
 
 def _program(agent: str) -> dict[str, str]:
     """A browser's name and picture."""
-    program, texts = user_agents.read(agent), words()
+    program, texts = user_agents.read(agent), strings()
     names, icon = texts["programs"], "phone" if program.device_type in {"phone", "tablet"} else "laptop"
     browser, system = names.get(program.browser, program.browser), names.get(program.os, program.os)
     if browser and system:
@@ -168,8 +165,8 @@ def _program(agent: str) -> dict[str, str]:
 
 
 def _moment(at: float, now: float) -> dict[str, str]:
-    """A time for machines, and as people say it."""
-    texts, away = words()["time"], at - now
+    """A time for machines, and as text."""
+    texts, away = strings()["time"], at - now
     if abs(away) < _SOON_S:
         text = texts["over"] if away > 0 else texts["now"]
     else:
@@ -179,7 +176,7 @@ def _moment(at: float, now: float) -> dict[str, str]:
 
 def _span(seconds: float) -> str:
     """A span in its largest unit."""
-    units = words()["time"]["units"]
+    units = strings()["time"]["units"]
     unit, length = next(((unit, length) for unit, length in _UNITS if round(seconds / length, 2) >= 1), _UNITS[-1])
     count = max(1, round(seconds / length))
     one, many = units[unit]

@@ -49,6 +49,8 @@ from gateway.pipeline.verdicts import (
 )
 from gateway.policy.contract import build_document
 from gateway.policy.decider import Decider
+from gateway.replies.documents import bare_denial
+from gateway.replies.rendering import NO_BRANDING, Branding
 from gateway.replies.replies import Reply, deny, redirect
 
 _LIMITS = RequestLimits()
@@ -140,6 +142,7 @@ class Pipeline:
     reactor: ReactionHandler | None = None
     limits: RequestLimits = _LIMITS
     trusted_proxies: Sequence[IpNetwork] = ()
+    branding: Branding = NO_BRANDING
     judged_headers: frozenset[str] | None = None
     own_ports: frozenset[int] = frozenset()
     clock: Callable[[], float] = time.time
@@ -200,7 +203,7 @@ class Pipeline:
         """Send a person to do what `ask` says, while the request waits; its own reply where it cannot. Never raises."""
         return ask.reply if self.desk is None else await self.own(self._send_away(self.desk, ask, body), ask.facts)
 
-    async def own(self, work: Awaitable[Reply], facts: RequestFacts) -> Reply:
+    async def own[T](self, work: Awaitable[T], facts: RequestFacts) -> T | Reply:
         """An answer of the gateway's own; whatever fails on the way to it is a denial. Never raises."""
         try:
             async with asyncio.timeout(self.deadline_s):
@@ -385,7 +388,7 @@ class Pipeline:
 
     def refuse(self, facts: RequestFacts | None, code: str, decision_id: str = "") -> Reply:
         """A denial outside the stages (the upstream failed, a time-out, access taken away)."""
-        return deny(facts, (code,), decision_id or self.new_id())
+        return deny(facts, (code,), decision_id or self.new_id(), branding=self.branding)
 
     # ---- stage 13 ----
 
@@ -394,7 +397,7 @@ class Pipeline:
         try:
             verdict = self._conclude(case, refusal)
         except Exception:  # noqa: BLE001  (still the same except: the record or the page failed as well)
-            return Reply(503, (("cache-control", "no-store"),), b"", refusal.reason)
+            return bare_denial(refusal.reason)
         return verdict if isinstance(verdict, Reply) else self.refuse(case.facts, refusal.reason, case.decision_id)
 
     def _conclude(self, case: _Case, outcome: Forward | LocalRequest | Refusal) -> Verdict:
@@ -446,9 +449,9 @@ class Pipeline:
         about_token = reason(reasons[0]).status == _UNAUTHENTICATED or case.decision is not None
         step_up = case.decision.step_up if case.decision is not None else None
         challenge = self.challenge(reasons, case.facts, step_up) if case.facts is not None and about_token else None
-        reply = deny(case.facts, reasons, case.decision_id, challenge=challenge)
+        reply = deny(case.facts, reasons, case.decision_id, challenge=challenge, branding=self.branding)
         fields = self.answer_fields(case.facts) if case.facts is not None else ()
-        return replace(reply, headers=(*reply.headers, *fields)) if fields else reply
+        return reply.with_fields(*fields)
 
     def _zero_log(self, case: _Case) -> bool:
         """Whether this request must leave no trace: also when it was refused before its route was known."""

@@ -1,7 +1,7 @@
-"""Draws the gateway's own HTML pages: the templates, their words, their one style, the policy that allows no more.
+"""HTML pages (Jinja templates) of the gateway: their strings, their one style, the Content-Security-Policy.
 
 Laws: every value is escaped; a page loads nothing from anywhere but its own script, from this very host; a page that
-cannot be drawn is None, never an exception. All words of pages are in templates/en.toml, but the reasons' own
+cannot be rendered is None, never an exception. All strings of pages are in templates/en.toml, but the reasons' own
 (core/reasons).
 """
 
@@ -21,13 +21,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Tem
 from gateway.core import paths
 
 _TEMPLATES = Path(__file__).with_name("templates")
+SCRIPT_FILE = _TEMPLATES / "factors.js"
 # Whatever a template makes of a value it did not expect.
 _FAILURES = (TemplateError, OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True, slots=True)
 class Branding:
-    """Who speaks on the pages. `contact` is a mail address, an https address, or plain words.
+    """The company whose pages these are. `contact` is a mail address, an https address, or plain text.
 
     `home` is the address of the page of one's own sessions, "" where nobody can sign in.
     """
@@ -38,11 +39,14 @@ class Branding:
 
     @property
     def contact_link(self) -> str:
-        """Where the contact can be reached with a click, "" for plain words."""
+        """Where the contact can be reached with a click, "" for plain text."""
         if self.contact.startswith("https://"):
             return self.contact
         plain = "@" in self.contact and not any(mark in self.contact for mark in " \t,;:?&#/")
         return f"mailto:{self.contact}" if plain else ""
+
+
+NO_BRANDING = Branding()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +57,29 @@ class RenderedPage:
     policy: str
 
 
-class _House:
-    """The one company of this process: it changes with its configuration alone."""
-
-    company = Branding()
-
-
-def introduce(company: Branding) -> None:
-    """Whose pages this process draws from now on."""
-    _House.company = company
-
-
-def company() -> Branding:
-    """Whose pages this process draws."""
-    return _House.company
-
-
 @cache
-def words() -> Mapping[str, Any]:
-    """Every word of the pages. Raises OSError or ValueError."""
+def strings() -> Mapping[str, Any]:
+    """Every string of the pages. Raises OSError or ValueError."""
     return tomllib.loads((_TEMPLATES / "en.toml").read_text(encoding="utf-8"))
 
 
-def draw(
-    name: str, model: Mapping[str, Any], *, script: bool = False, form_action: Sequence[str] = ()
+def render(
+    name: str,
+    model: Mapping[str, Any],
+    branding: Branding = NO_BRANDING,
+    *,
+    script: bool = False,
+    form_action: Sequence[str] = (),
 ) -> RenderedPage | None:
-    """The page of the template `name` with the model's members, `t` (the words) and `company` in it.
+    """The page of the template `name` with the model's members, `t` (the strings) and `company` (the branding) in it.
 
     `form_action` are the CSP sources that its forms may be sent to, none for a page without forms; `script` allows the
-    gateway's own script. None where it cannot be drawn.
+    gateway's own script. None where it cannot be rendered.
     """
     try:
         template, style, digest = _parts(name)
         body = template.render(
-            model, t=words(), company=company(), style=style, script=paths.FACTORS_SCRIPT if script else ""
+            model, t=strings(), company=branding, style=style, script=paths.FACTORS_SCRIPT if script else ""
         )
         return RenderedPage(body.encode(), _policy(digest, script=script, form_action=form_action))
     except _FAILURES:

@@ -1,4 +1,4 @@
-"""The only place where the gateway's own answers are built: denials, challenges, step-ups, redirects.
+"""Replies of the gateway itself (the only place where they are built): denials, challenges, step-ups, redirects.
 
 A person gets a page, a program gets JSON (RFC 9457), a gRPC client gets a status. All of them carry the decision id and
 the first reason, and none may be stored.
@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from urllib.parse import quote
 from gateway.core import paths
 from gateway.core.reasons import Reason, is_code, reason
 from gateway.core.request import RequestFacts
-from gateway.replies.rendering import RenderedPage, company, draw, words
+from gateway.replies.rendering import NO_BRANDING, Branding, RenderedPage, render, strings
 
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
@@ -63,6 +63,18 @@ class Reply:
     body: bytes
     reason: str
 
+    def with_fields(self, *fields: tuple[str, str]) -> Reply:
+        """The same reply with further header fields."""
+        return replace(self, headers=(*self.headers, *fields)) if fields else self
+
+    def with_status(self, status: int) -> Reply:
+        """The same reply with another status."""
+        return replace(self, status=status)
+
+    def without_body(self) -> Reply:
+        """The reply to HEAD."""
+        return replace(self, body=b"")
+
 
 def deny(
     facts: RequestFacts | None,
@@ -71,12 +83,13 @@ def deny(
     *,
     challenge: str | None = None,
     at: float | None = None,
+    branding: Branding = NO_BRANDING,
 ) -> Reply:
     """The answer to a request that does not go on.
 
     The first code that stands for a refusal gives the status; `facts` is None when the request could not be read.
     `challenge` is the value of WWW-Authenticate (RFC 6750, RFC 9470); a 401 has one in any case. `at` is the time the
-    page shows, seconds since the epoch, by default now.
+    page shows, seconds since the epoch, by default now; `branding` the company it speaks for.
     """
     reasons = [reason(code) for code in dict.fromkeys(codes) if is_code(code)]
     fails = [entry for entry in reasons if entry.status >= _FAILS] or [reason("default_deny")]
@@ -93,7 +106,8 @@ def deny(
     if facts is not None and facts.protocol == "grpc":
         status, body = _grpc(first, headers), b""
     elif facts is not None and facts.wants_page:
-        status, body = first.status, _page(facts, fails, headers, decision_id, time.time() if at is None else at)
+        page = _rendered(facts, fails, decision_id, time.time() if at is None else at, branding)
+        status, body = first.status, _page(page, fails, headers, decision_id)
     else:
         status, body = first.status, _problem(first, [entry.code for entry in reasons], headers, decision_id)
     if facts is not None and facts.method == "HEAD":
@@ -150,56 +164,54 @@ def _problem(first: Reason, codes: list[str], headers: list[tuple[str, str]], de
     return json.dumps(problem, separators=(",", ":")).encode() + b"\n"
 
 
-def _page(
-    facts: RequestFacts, fails: list[Reason], headers: list[tuple[str, str]], decision_id: str, at: float
-) -> bytes:
-    """The page of a denial; plain text where it cannot be drawn."""
-    drawn = _drawn(facts, fails, decision_id, at)
-    if drawn is None:
+def _page(page: RenderedPage | None, fails: list[Reason], headers: list[tuple[str, str]], decision_id: str) -> bytes:
+    """The page of a denial; plain text where it cannot be rendered."""
+    if page is None:
         headers.append(("content-type", "text/plain; charset=utf-8"))
         lines = [f"{entry.what} {entry.fix} ({entry.code})" for entry in fails]
         return "\n".join([*lines, f"Decision: {decision_id}", ""]).encode("utf-8", "replace")
-    headers += [("content-type", "text/html; charset=utf-8"), ("content-security-policy", drawn.policy)]
-    return drawn.body
+    headers += [("content-type", "text/html; charset=utf-8"), ("content-security-policy", page.policy)]
+    return page.body
 
 
-def _drawn(facts: RequestFacts, fails: list[Reason], decision_id: str, at: float) -> RenderedPage | None:
+def _rendered(
+    facts: RequestFacts, fails: list[Reason], decision_id: str, at: float, branding: Branding
+) -> RenderedPage | None:
     status, code = fails[0].status, fails[0].code
     kind = "alarm" if code in _ALARMS else _KINDS.get(status, "trouble" if status >= _SERVER_FAILS else "deny")
     try:
-        when, texts = datetime.fromtimestamp(at, UTC), words()["deny"]
+        when, texts = datetime.fromtimestamp(at, UTC), strings()["deny"]
         model = {
             "title": texts["titles"].get(code) or texts["titles"][kind],
             "kind": kind,
             "host": facts.host,
             "reasons": fails,
             "steps": _steps(fails, texts["more"]),
-            "actions": _actions(kind, fails),
+            "actions": _actions(kind, fails, branding.home),
             "decision": decision_id,
             "iso": when.isoformat(timespec="seconds"),
             "time": when.strftime("%Y-%m-%d %H:%M:%S UTC"),
         }
     except (LookupError, ValueError, ArithmeticError, OSError):
         return None
-    return draw("deny", model)
+    return render("deny", model, branding)
 
 
 def _steps(fails: list[Reason], more: Mapping[str, list[str]]) -> list[str]:
     """What there is to do, each thing once."""
-    found = [step for entry in fails for step in (entry.fix, *more.get(entry.code, ()))]
-    return list(dict.fromkeys(filter(None, found)))
+    steps = [step for entry in fails for step in (entry.fix, *more.get(entry.code, ()))]
+    return list(dict.fromkeys(filter(None, steps)))
 
 
-def _actions(kind: str, fails: list[Reason]) -> list[dict[str, str]]:
-    """Where to go on with a click: only where people can sign in. The empty address is the very page they asked for."""
-    home = company().home
+def _actions(kind: str, fails: list[Reason], home: str) -> list[dict[str, str]]:
+    """Links to go on with: only where people can log in. The empty address is the very page they asked for."""
     if not home:
         return []
-    found = []
+    links = []
     if kind == "login" or fails[0].status >= _SERVER_FAILS:
-        found.append({"word": "sign_in" if kind == "login" else "again", "href": ""})
+        links.append({"word": "sign_in" if kind == "login" else "again", "href": ""})
     if kind == "alarm" and fails[0].code != "account_locked":
-        found.append({"word": "home", "href": home})
+        links.append({"word": "home", "href": home})
     if any(entry.code in _SECOND_FACTOR or entry.code.startswith("factor_") for entry in fails):
-        found.append({"word": "factors", "href": home.removesuffix(paths.ME) + paths.FACTORS})
-    return found
+        links.append({"word": "factors", "href": home.removesuffix(paths.ME) + paths.FACTORS})
+    return links

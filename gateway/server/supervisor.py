@@ -1,4 +1,4 @@
-"""The supervisor: starts the workers, starts dead ones again, reloads, drains; serves the operator's own listener."""
+"""The supervisor: starts the workers, starts dead ones again, reloads, drains."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
-from gateway.config import Config, ConfigError, Problem, load
-from gateway.edge.mitm.sockets import listening_socket
-from gateway.endpoints import app as endpoints
+from gateway.config import Config, ConfigError, load
 from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
+from gateway.server.admin_listener import AdminListener
 from gateway.server.file_watch import stamps
+from gateway.server.ports import reserve_port
 from gateway.wiring import Housekeeping, watched_paths
 
 _HUNG_S = 15.0
@@ -94,7 +90,7 @@ class Supervisor:
         self.stopping = asyncio.Event()
         self._log = log.get("supervisor")
         # Bound, never listening: it keeps the port ours while no worker is up, and finds a free one for port 0.
-        self._reserved = _reserved(config_path, "listen", config.listen.address, config.listen.port)
+        self._reserved = reserve_port(config_path, "listen", config.listen.address, config.listen.port)
         self.port: int = self._reserved.getsockname()[1]
 
     async def start_worker(self, number: int) -> WorkerProcess:
@@ -221,7 +217,7 @@ async def _serve(config_path: Path, config: Config, announce: Callable[[Supervis
         use_directory(Path(folder), fresh=True)
         metrics = Metrics(edge="mitm")
         supervisor = Supervisor(config_path, config, metrics, Path(folder))
-        admin = AdminServer(config, supervisor, metrics)
+        admin = AdminListener(config_path, config)
         keeper = await Housekeeping.open(config)
         loop = asyncio.get_running_loop()
         done, hup = asyncio.Event(), asyncio.Event()
@@ -229,7 +225,11 @@ async def _serve(config_path: Path, config: Config, announce: Callable[[Supervis
             loop.add_signal_handler(number, done.set)
         loop.add_signal_handler(signal.SIGHUP, hup.set)
         keeps = [asyncio.ensure_future(supervisor.keep(number)) for number in range(config.listen.workers)]
-        admin.start(keeper)
+        admin.start(
+            metrics=metrics.render,
+            ready=lambda: supervisor.is_ready and keeper.is_healthy,
+            policy=lambda: supervisor.policy,
+        )
         tasks = [
             asyncio.ensure_future(_watch_files(supervisor, hup)),
             asyncio.ensure_future(_keep_crl(keeper, supervisor)),
@@ -285,52 +285,6 @@ async def _keep_crl(keeper: Housekeeping, supervisor: Supervisor) -> None:
             if (crl := supervisor.config.devices.crl_file) is not None:
                 supervisor.metrics.crl_age(time.time() - crl.stat().st_mtime)
         await asyncio.sleep(_KEEP_EVERY_S)
-
-
-class AdminServer:
-    """The operator's listener, in a thread of its own so that it answers whatever the supervisor does."""
-
-    def __init__(self, config: Config, supervisor: Supervisor, metrics: Metrics) -> None:
-        self._socket = _reserved(supervisor.config_path, "admin", config.admin.address, config.admin.port)
-        self.port: int = self._socket.getsockname()[1]
-        self._supervisor, self._metrics = supervisor, metrics
-        self._server: uvicorn.Server | None = None
-
-    def start(self, keeper: Housekeeping) -> None:
-        """Begin to serve."""
-        supervisor = self._supervisor
-        application = endpoints.build_admin(
-            metrics=self._metrics.render,
-            ready=lambda: supervisor.is_ready and keeper.is_healthy,
-            policy=lambda: supervisor.policy,
-        )
-        settings = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off")
-        self._server = uvicorn.Server(settings)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop serving."""
-        if self._server is not None:
-            self._server.should_exit = True
-            self._thread.join(timeout=5)
-        self._socket.close()
-
-
-def _reserved(file: Path, section: str, address: str, port: int) -> socket.socket:
-    """The port of a section of the configuration, bound and not listening. Raises ConfigError when it is taken."""
-    fix = f"Stop what listens there, or choose another {section}.port."
-    try:
-        with contextlib.closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
-            probe.settimeout(1)
-            # Ports are shared among workers, so another gateway would quietly get half of the requests.
-            taken = bool(port) and probe.connect_ex((address, port)) == 0
-        if not taken:
-            return listening_socket(address, port)
-        why = "something listens there"
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-    raise ConfigError([Problem(file, 0, 0, f"{section}.port", f"{address}:{port} cannot be used: {why}.", fix)])
 
 
 def serve(config_path: Path, announce: Callable[[Supervisor, int], None] | None = None) -> int:

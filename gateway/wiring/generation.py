@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gateway.config import Config, resolve_secret, routes_of
 from gateway.core import paths
 from gateway.core.decision import StepUp
-from gateway.core.ports.pipeline import DeviceVerifier, OwnEndpoints, PolicyEngine
-from gateway.core.ports.stores import Store, StoreDown
+from gateway.core.ports.pipeline import DeviceVerifier, PolicyEngine
+from gateway.core.ports.stores import Store
 from gateway.core.request import Peer, RequestFacts, RequestLimits
 from gateway.core.routes import RouteTable
-from gateway.identity.bearer.challenges import bearer_challenge, resource_metadata
+from gateway.edge.mitm.tls import ServerContexts
+from gateway.edge.mitm.upstream_pool import UpstreamPool
+from gateway.endpoints.router import Router
+from gateway.identity.bearer.challenges import bearer_challenge
 from gateway.identity.bearer.dpop import speaks_dpop
 from gateway.identity.devices.certificates import DeviceTrust
 from gateway.identity.devices.verifier import Devices
@@ -27,9 +31,10 @@ from gateway.policy.bundle.loader import service_data
 from gateway.policy.decider import Decider, judged_headers
 from gateway.policy.engines.embedded import EmbeddedEngine
 from gateway.policy.engines.server import OpaEngine
+from gateway.wiring.endpoints import branding_of, router_of
 from gateway.wiring.identity import People, people_of
-from gateway.wiring.resources import ProcessResources, enrolment_of
-from gateway.wiring.risk import Risks, risks_of
+from gateway.wiring.resources import ProcessResources
+from gateway.wiring.risk import risks_of
 from gateway.wiring.ssf import Signals, signals_of, transmitter_of
 from plugins.obligations import builtin
 
@@ -42,41 +47,27 @@ class _NoDevices:
         return
 
 
-class Gateway:
-    """One generation: the pipeline and what it needs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """Everything that one version of the configuration brings to life; swapped as a whole.
 
-    def __init__(
-        self,
-        config: Config,
-        shared: ProcessResources,
-        pipeline: Pipeline,
-        engine: PolicyEngine,
-        people: People,
-        signals: Signals,
-        risks: Risks,
-    ) -> None:
-        self.config = config
-        self.pipeline = pipeline
-        self.people = people
-        self.signals = signals
-        self.risks = risks
-        self.endpoints = _endpoints(config, shared)
-        self.upstreams = {name: service.backend for name, service in config.services.items()}
-        self.zero_log_upstreams = frozenset(
-            name for name, service in config.services.items() if service.plane == "user"
-        )
-        self._engine = engine
-        self._asserter = shared.asserter
-        self._closing = contextlib.AsyncExitStack()
+    `upstreams`: the pool of each service, by name. `people` and `signals` stand behind pipeline and endpoints.
+    """
 
-    @property
-    def policy_version(self) -> str:
-        """The version of the loaded policies."""
-        return self._engine.version
+    config: Config
+    pipeline: Pipeline
+    endpoints: Router
+    contexts: ServerContexts
+    upstreams: Mapping[str, UpstreamPool]
+    zero_log_upstreams: frozenset[str]
+    people: People
+    signals: Signals
+    _loops: Sequence[Callable[[], Sequence[Coroutine[Any, Any, None]]]] = field(repr=False)
+    _resources: contextlib.AsyncExitStack = field(repr=False)
 
     @classmethod
-    async def build(cls, config: Config, shared: ProcessResources) -> Gateway:
-        """A whole gateway for `config`. Raises ConfigError, ValueError, OSError or StoreDown; nothing is left open."""
+    async def build(cls, config: Config, shared: ProcessResources) -> Generation:
+        """A generation for `config`. Raises ConfigError, ValueError, OSError or StoreDown; nothing is left open."""
         async with contextlib.AsyncExitStack() as undo:
             engine = await policy_engine(config)
             undo.push_async_callback(engine.close)
@@ -85,6 +76,7 @@ class Gateway:
             signals = signals_of(config, shared, people.logins, transmitter, undo)
             routes = RouteTable(routes_of(config))
             risks = risks_of(config, shared.documents, shared.store, routes)
+            branding = branding_of(config)
             pipeline = Pipeline(
                 routes=routes,
                 quarantine=Quarantine(config.state),
@@ -109,24 +101,37 @@ class Gateway:
                 trusted_proxies=config.trusted_proxies,
                 own_ports=frozenset({config.listen.port, config.listen.public_port or config.listen.port}),
                 judged_headers=judged_headers(engine.reads),
+                branding=branding,
             )
-            gateway = cls(config, shared, pipeline, engine, people, signals, risks)
-            gateway._closing = undo.pop_all()
+            generation = cls(
+                config=config,
+                pipeline=pipeline,
+                endpoints=router_of(config, shared, pipeline, people, signals),
+                contexts=ServerContexts([(item.certificate, item.key) for item in config.tls], config.devices.ca),
+                upstreams={name: UpstreamPool(name, service.backend) for name, service in config.services.items()},
+                zero_log_upstreams=frozenset(
+                    name for name, service in config.services.items() if service.plane == "user"
+                ),
+                people=people,
+                signals=signals,
+                _loops=(people.background, signals.background, risks.background),
+                _resources=undo.pop_all(),
+            )
         shared.metrics.policy(engine.version)
-        return gateway
+        return generation
+
+    @property
+    def policy_version(self) -> str:
+        """The version of the loaded policies."""
+        return self.pipeline.decider.version
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What has to run, for ever, as long as this generation serves."""
-        return [*self.people.background(), *self.signals.background(), *self.risks.background()]
-
-    async def refresh(self) -> None:
-        """On a timer: signing keys."""
-        with contextlib.suppress(StoreDown):
-            await self._asserter.refresh()
+        return [loop for loops in self._loops for loop in loops()]
 
     async def close(self) -> None:
         """Free what this generation holds."""
-        await self._closing.aclose()
+        await self._resources.aclose()
 
 
 async def policy_engine(config: Config) -> PolicyEngine:
@@ -170,34 +175,6 @@ def _challenge(reasons: Sequence[str], facts: RequestFacts, step_up: StepUp | No
         acr_values=" ".join(step_up.methods) or None if step_up is not None else None,
         dpop=speaks_dpop(facts),
     )
-
-
-def _endpoints(config: Config, shared: ProcessResources) -> OwnEndpoints:
-    devices = config.devices
-    issuers = [issuer.issuer for issuer in config.issuers]
-    hosts = {service.host for service in config.services.values()}
-
-    def protected_resource(host: str, path: str) -> Mapping[str, Any] | None:
-        return (
-            resource_metadata(f"{host}{path.rstrip('/')}", issuers)
-            if host.partition(":")[0] in hosts and issuers
-            else None
-        )
-
-    return OwnEndpoints(
-        jwks=shared.asserter.jwks,
-        crl=lambda: _read(devices.crl_file),
-        ca=lambda: _read(devices.ca),
-        protected_resource=protected_resource,
-        enrolment=enrolment_of(config, shared.store),
-    )
-
-
-def _read(path: Path | None) -> bytes | None:
-    try:
-        return path.read_bytes() if path is not None else None
-    except OSError:
-        return None
 
 
 def watched_paths(config_path: Path, config: Config) -> tuple[Path, ...]:

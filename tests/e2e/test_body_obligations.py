@@ -11,7 +11,7 @@ import pytest
 from gateway.core.decision import Decision, Obligation
 from gateway.core.reasons import Refusal
 from gateway.obligations.plan import Obligations
-from gateway.server import worker
+from gateway.server import edge_host
 from plugins.obligations import builtin
 from tests.support.edge_clients import Answer, Http1
 from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
@@ -392,7 +392,7 @@ def test_a_grpc_call_under_a_body_obligation_is_refused(start):
 def test_a_worker_that_holds_too_many_bodies_refuses_further_ones_until_it_holds_fewer(
     world, serve, request, client_kind, monkeypatch
 ):
-    monkeypatch.setattr(worker, "BUFFERED_BYTES", 100)
+    monkeypatch.setattr(edge_host, "BUFFERED_BYTES", 100)
     running = world.edge(serve(Http1Upstream()).url, **under(JSON_ONLY))
     first, second = (Http1(running.port, world.certificates) for _ in range(2))
     first.send(f"POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: 92\r\n\r\n")

@@ -29,13 +29,12 @@ from gateway.adapters.sqlite.store import SqliteStore
 from gateway.core import paths as own
 from gateway.core.canonical import admit
 from gateway.core.cookies import BOUND, SESSION, cookie
-from gateway.core.ports.pipeline import OwnEndpoints
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest, RequestFacts
 from gateway.core.routes import Route
-from gateway.core.subject import Device, Identity
-from gateway.endpoints.app import answer_local, build
-from gateway.endpoints.dbsc import paths, with_offer
+from gateway.core.subject import Identity
+from gateway.endpoints.dbsc import DbscEndpoints, with_registration_offer
+from gateway.endpoints.router import Router
 from gateway.identity.oidc.relying_party import Tokens
 from gateway.identity.sessions import dbsc
 from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
@@ -107,12 +106,6 @@ def _run(folder: Path, *command: str) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-@dataclass(frozen=True)
-class LocalRequest:
-    facts: RequestFacts
-    device: Device | None = None
-
-
 @dataclass
 class Seen:
     """One request as it came in, and what was made of it."""
@@ -145,8 +138,7 @@ class Site:
             life_s=LIFE_S,
         )
         self.binder = BrowserBinder(self.logins, self.store, time.time, (self.keys,))
-        own = OwnEndpoints(jwks=dict, crl=lambda: None, ca=lambda: None, protected_resource=lambda *_: None)
-        self.app = build(own, more=paths(self.keys))
+        self.router = Router(DbscEndpoints(dbsc=self.keys).endpoints())
         self.seen: list[Seen] = []
         self.problems: list[Exception] = []
         self.login: LoginSession | None = None
@@ -154,14 +146,18 @@ class Site:
 
     async def answer(self, facts: RequestFacts) -> Reply:
         if facts.path.startswith("/.gateway/"):
-            return await answer_local(self.app, LocalRequest(facts), b"")
+            reply = await self.router.answer(facts, None, b"")
+            assert isinstance(reply, Reply)
+            return reply
         if facts.path == "/arrive":
             identity = Identity(ISSUER, "ada", "session", "sid", time.time() + 900)
             login = await self.logins.create(identity, "", Tokens("at", None, "id", None), device_id="", agent="")
             assert isinstance(login, LoginSession)
             self.login = login
             value = await self.cookies.open(login, facts.host, None)
-            return await with_offer(self.keys, redirect("/page", "login_ok", "-", (cookie(SESSION, value),)))
+            return await with_registration_offer(
+                self.keys, redirect("/page", "login_ok", "-", (cookie(SESSION, value),))
+            )
         if facts.host == "127.0.0.1":
             return _page(200, ELSEWHERE % (self.port, facts.path.replace("/to-", "/")))
         identity_or_not = await self.reader.read(facts, ROUTE)

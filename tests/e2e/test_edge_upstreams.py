@@ -214,7 +214,7 @@ def test_an_address_that_is_down_is_passed_over(world, upstream, connect):
     running = world.edge([f"http://127.0.0.1:{free_port()}", upstream.url])
     client = connect(running)
     assert [client.ask(headers=[("connection", "close")] if n == 5 else None).status for n in range(6)] == [200] * 6
-    assert running.edge.gateway.upstreams["svc"].healthy == 1
+    assert running.edge.generation.upstreams["svc"].healthy == 1
 
 
 def test_two_addresses_take_turns(world, serve, connect):
@@ -242,7 +242,7 @@ def test_health_checks_take_an_address_out_and_in_again(world, serve, connect):
     upstream, other = serve(Http1Upstream(health)), serve(Http1Upstream())
     check = Health(path="/up", interval_s=0.05, timeout_s=1)
     running = world.edge([upstream.url, other.url], upstream={"health": check})
-    state = running.edge.gateway.upstreams["svc"]
+    state = running.edge.generation.upstreams["svc"]
     running.until(lambda: any(seen.target == "/up" for seen in upstream.seen))
     assert state.healthy == 2
     good.clear()

@@ -29,7 +29,7 @@ from gateway.demo.clients import http as client
 from gateway.demo.clients.security_agent import agent
 from gateway.demo.idp.accounts import PASSWORD
 from gateway.demo.world import DIRECTORY, ECHO, GATEWAY, PORTAL, World
-from gateway.replies import rendering as drawing
+from gateway.replies.rendering import Branding
 from gateway.replies.replies import deny
 from tests.support.paths import TOOLS
 
@@ -360,12 +360,8 @@ def test_every_kind_of_refusal_reads_well(place: Place, name: str) -> None:
         Peer("127.0.0.1", 1),
         "127.0.0.1",
     )
-    before = drawing.company()
-    drawing.introduce(drawing.Branding("Acme", "security@acme.localhost", place.url(GATEWAY, "/.gateway/me")))
-    try:
-        reply = deny(facts, REFUSALS[name], "0197f3c2d1e84b7f", at=1_795_000_000)
-    finally:
-        drawing.introduce(before)
+    branding = Branding("Acme", "security@acme.localhost", place.url(GATEWAY, "/.gateway/me"))
+    reply = deny(facts, REFUSALS[name], "0197f3c2d1e84b7f", at=1_795_000_000, branding=branding)
     with place.visit() as page:
         page.route(
             "**/*", lambda route: route.fulfill(status=reply.status, headers=dict(reply.headers), body=reply.body)

@@ -58,6 +58,17 @@ def test_no_two_names_are_the_same_own_url() -> None:
     assert len(urls) == len(set(urls)) > 20
 
 
+def test_replies_are_built_in_replies_only() -> None:
+    builders = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Reply"
+    ]
+    assert builders
+    assert [place for place in builders if not place.startswith("gateway/replies/")] == []
+
+
 def test_the_device_asks_at_the_paths_that_the_gateway_serves() -> None:
     asked = {text for path in ROOT.glob("gateway/agent/*.py") for _, text in literals(path) if OWN_URL.match(text)}
     assert len(asked) == 3

@@ -26,17 +26,18 @@ from cryptography.x509.oid import NameOID
 from gateway.config import Limits
 from gateway.config import Upstream as UpstreamConfig
 from gateway.core.decision import NO_SIGNAL, Decision
-from gateway.core.ports.pipeline import Network, OwnEndpoints
+from gateway.core.ports.pipeline import Network
 from gateway.core.request import RequestLimits
 from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Session
 from gateway.edge.mitm.connection import ClientConnection
 from gateway.edge.mitm.tls import ServerContexts
 from gateway.edge.mitm.upstream_pool import UpstreamPool
-from gateway.endpoints import app as endpoints
+from gateway.endpoints.metadata import MetadataEndpoints
+from gateway.endpoints.router import Router
 from gateway.obligations.plan import Obligations
 from gateway.pipeline.pipeline import Pipeline
-from gateway.server.worker import EdgeHost
+from gateway.server.edge_host import EdgeHost
 
 HOST = "a.localhost"
 OTHER_HOST = "b.localhost"
@@ -266,7 +267,7 @@ class Running:
             watcher.cancel()
         for connection in list(self.edge.connections):
             connection.transport.abort()
-        for upstream in self.edge.gateway.upstreams.values():
+        for upstream in self.edge.generation.upstreams.values():
             upstream.close()
         await asyncio.sleep(0)
 
@@ -347,19 +348,17 @@ class World:
     ) -> Running:
         own, counts = self.certificates, Counts()
         pairs = [(pair.cert_file, pair.key_file) for pair in (own.server, own.other, own.wild)]
-        nothing = OwnEndpoints(
+        metadata = MetadataEndpoints(
             jwks=lambda: {"keys": []}, crl=lambda: None, ca=lambda: b"CA", protected_resource=lambda host, path: None
         )
         generation = SimpleNamespace(
             pipeline=made,
             contexts=ServerContexts(pairs, own.device_ca.cert_file),
             upstreams={name: UpstreamPool(name, item) for name, item in settings.items()},
-            endpoints=endpoints.build(nothing),
+            endpoints=Router(metadata.endpoints()),
             config=SimpleNamespace(limits=bounds, listen=SimpleNamespace(drain_s=2.0)),
-            gateway=SimpleNamespace(
-                zero_log_upstreams=frozenset(route.upstream for route in made.routes.routes if route.zero_log),
-                background=tuple,
-            ),
+            zero_log_upstreams=frozenset(route.upstream for route in made.routes.routes if route.zero_log),
+            background=tuple,
         )
         edge = WatchedEdge(generation, counts)
         server = await self.loop.create_server(lambda: ClientConnection(edge), "127.0.0.1", 0)

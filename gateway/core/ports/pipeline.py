@@ -5,7 +5,7 @@ Raising anything from a port is safe: the pipeline answers with a denial.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,22 +78,6 @@ class Enrolment(Protocol):
 
     async def renew(self, device: Device, csr_pem: str) -> Enrolled | Refusal:
         """The next certificate of a device that has just proved its present one, for a new key."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnEndpoints:
-    """What the gateway's own paths hand out.
-
-    `jwks`: the JSON Web Key Set of the assertion keys; `crl`: the CRL file (PEM or DER) and `ca`: the device CA (PEM),
-    None where there is none; `protected_resource(host, path)`: the metadata of RFC 9728, None for no such resource.
-    `enrolment` None: nobody can enrol here.
-    """
-
-    jwks: Callable[[], Mapping[str, Any]]
-    crl: Callable[[], bytes | None]
-    ca: Callable[[], bytes | None]
-    protected_resource: Callable[[str, str], Mapping[str, Any] | None]
-    enrolment: Enrolment | None = None
 
 
 class DeviceVerifier(Protocol):

@@ -26,6 +26,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 
 from gateway.core.canonical import client_network
 from gateway.core.capabilities import ALL_BODIES, ALL_HEADS, EdgeCapabilities
+from gateway.core.navigation import Resume
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge.mitm.commands import Abort, Interrupt, Linger, Release
@@ -39,13 +40,12 @@ from gateway.edge.mitm.tls import GatewayTlsLayer, ja4
 from gateway.edge.mitm.turn_budget import ConnectionTurns, Later
 from gateway.edge.mitm.upstream_connections import HIGH_BYTES, UpstreamConnections
 from gateway.edge.mitm.upstream_pool import UpstreamPool
-from gateway.endpoints.app import Resuming, answer_local
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
 from gateway.replies.replies import Reply
 
 if TYPE_CHECKING:
-    from gateway.server.worker import EdgeHost
+    from gateway.server.edge_host import EdgeHost
 
 # Heads and bodies in both directions, streamed and whole.
 CAPABILITIES = EdgeCapabilities("mitm", ALL_HEADS, ALL_BODIES)
@@ -255,7 +255,7 @@ class ClientConnection(asyncio.Protocol):
         elif isinstance(hook, tls.TlsClienthelloHook):
             self._ja4 = ja4(hook.data.client_hello)
         elif isinstance(hook, tls.TlsStartClientHook):
-            hook.data.ssl_conn = self.edge.gateway.contexts.connection(self.client.sni)
+            hook.data.ssl_conn = self.edge.generation.contexts.connection(self.client.sni)
         elif isinstance(hook, tls.TlsEstablishedClientHook):
             self._established()
         elif isinstance(hook, tls.TlsFailedClientHook):
@@ -300,7 +300,7 @@ class ClientConnection(asyncio.Protocol):
 
     async def _judge(self, hook: HttpRequestHeadersHook, exchange: Exchange) -> None:
         request = exchange.request
-        exchange.gateway = gateway = self.edge.gateway
+        exchange.generation = generation = self.edge.generation
         raw = RawRequest(
             method=request.data.method,
             authority=request.data.authority,
@@ -310,27 +310,29 @@ class ClientConnection(asyncio.Protocol):
             ended=not exchange.has_body,
         )
         flaw: Refusal | None = getattr(request, "flaw", None)
-        exchange.verdict = await gateway.pipeline.judge(raw, self.peer, CAPABILITIES, flaw)
+        exchange.verdict = await generation.pipeline.judge(raw, self.peer, CAPABILITIES, flaw)
         self.pump(events.HookCompleted(hook))
 
     async def _answer(self, hook: HttpRequestHook, exchange: Exchange) -> None:
         """The gateway's own answer to a request that is here as a whole; one that has waited is judged instead."""
         verdict, body = exchange.verdict, bytes(exchange.body)
-        pipeline = exchange.gateway.pipeline
+        pipeline = exchange.generation.pipeline
         added: tuple[tuple[str, str], ...] = ()
         if isinstance(verdict, LocalRequest):
-            verdict = await pipeline.own(answer_local(exchange.gateway.endpoints, verdict, body), verdict.facts)
-            if isinstance(verdict, Resuming):
-                resume, exchange.has_body = verdict.resume, False
-                verdict = await pipeline.judge(resume.raw, self.peer, CAPABILITIES)
-                body, added = resume.body, resume.added
+            answer = exchange.generation.endpoints.answer(verdict.facts, verdict.device, body)
+            outcome = await pipeline.own(answer, verdict.facts)
+            if isinstance(outcome, Resume):
+                exchange.has_body, body, added = False, outcome.body, outcome.added
+                verdict = await pipeline.judge(outcome.raw, self.peer, CAPABILITIES)
+            else:
+                verdict = outcome
         if isinstance(verdict, InteractionRequired):
             verdict = await pipeline.ask(verdict, body)
         if isinstance(verdict, Forward):
             exchange.body[:] = body
             verdict = replace(verdict, added=(*verdict.added, *added))
         elif isinstance(verdict, Reply):
-            verdict = replace(verdict, headers=(*verdict.headers, *added))
+            verdict = verdict.with_fields(*added)
         exchange.verdict = verdict
         self.pump(events.HookCompleted(hook))
 
@@ -361,14 +363,14 @@ class ClientConnection(asyncio.Protocol):
     @staticmethod
     def upstream(exchange: Exchange, verdict: Forward) -> UpstreamPool:
         """The upstream of a verdict, of the generation that judged: the name may be another's by now, or nobody's."""
-        return exchange.gateway.upstreams[verdict.route.upstream]
+        return exchange.generation.upstreams[verdict.route.upstream]
 
     def refuse(self, exchange: Exchange, code: str) -> Reply:
         """A denial from the edge itself."""
         verdict = exchange.verdict
         facts = verdict.facts if isinstance(verdict, Forward | LocalRequest | InteractionRequired) else None
         decision_id = verdict.decision_id if isinstance(verdict, Forward | InteractionRequired) else ""
-        return self.edge.gateway.pipeline.refuse(facts, code, decision_id)
+        return self.edge.generation.pipeline.refuse(facts, code, decision_id)
 
     def upstream_broke(self, exchange: Exchange) -> None:
         """The upstream ended the connection instead of answering."""

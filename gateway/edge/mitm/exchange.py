@@ -12,7 +12,7 @@ from mitmproxy.websocket import WebSocketData
 from gateway.pipeline.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from gateway.server.worker import Generation
+    from gateway.wiring.generation import Generation
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +26,7 @@ class Exchange:
     stream_id: int
     request: http.Request
     has_body: bool
-    gateway: Generation = None  # type: ignore[assignment]
+    generation: Generation = None  # type: ignore[assignment]
     verdict: Verdict | None = None
     body: bytearray = field(default_factory=bytearray)
     buffered_bytes: int = 0

@@ -22,7 +22,7 @@ from gateway.pipeline.headers import Forward
 
 if TYPE_CHECKING:
     from gateway.edge.mitm.connection import ClientConnection
-    from gateway.server.worker import EdgeHost
+    from gateway.server.edge_host import EdgeHost
 
 DOUBT_S = 10.0
 _LOOK_S, _RETRY_S = 1.0, 0.2
@@ -71,7 +71,7 @@ class ContinuousEvaluation:
                 await asyncio.sleep(_RETRY_S)
                 continue
             if found is None or found:
-                self._edge.gateway.pipeline.assessor.heard()
+                self._edge.generation.pipeline.assessor.heard()
                 self._doubt_what_is_being_judged()
                 self._begin(self.judge(self._open(_hangs_on(found) if found else lambda _: True)))
 
@@ -135,7 +135,7 @@ class ContinuousEvaluation:
         if exchange.over or not isinstance(forward, Forward):
             return ""
         in_use = exchange.used_at > exchange.judged_at
-        refused = await self._edge.gateway.pipeline.again(forward, in_use=in_use)
+        refused = await self._edge.generation.pipeline.again(forward, in_use=in_use)
         now = time.monotonic()
         exchange.judged_at = now
         if refused is None:

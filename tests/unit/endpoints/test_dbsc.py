@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.core.cookies import SESSION, cookie
-from gateway.core.ports.pipeline import OwnEndpoints
 from gateway.core.ports.stores import StoreDown
-from gateway.core.request import RequestFacts
-from gateway.core.subject import Device
-from gateway.endpoints.app import answer_local, build
-from gateway.endpoints.dbsc import paths, with_offer
+from gateway.endpoints.dbsc import DbscEndpoints, with_registration_offer
 from gateway.endpoints.rate_limit import RateLimiter
+from gateway.endpoints.router import Router
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.replies.replies import Reply, redirect
 from tests.support.login_world import WIKI, Browser, World, origin, random
@@ -26,29 +22,25 @@ from tests.support.proof_world import Holder
 HOLDER = Holder()
 
 
-@dataclass(frozen=True)
-class LocalRequest:
-    facts: RequestFacts
-    device: Device | None = None
-
-
 class Site:
     def __init__(self, world: World, attempts: RateLimiter | None = None) -> None:
         self.world = world
         self.keys = Dbsc(
             world.documents, world.cookies, world.logins, origin=origin, clock=world.clock, random=random, life_s=600
         )
-        own = OwnEndpoints(jwks=dict, crl=lambda: None, ca=lambda: None, protected_resource=lambda *_: None)
-        self.app = build(own, more=paths(self.keys, attempts))
+        limited = {} if attempts is None else {"limiter": attempts}
+        self.router = Router(DbscEndpoints(dbsc=self.keys, **limited).endpoints())
 
     async def post(self, path: str, method: str = "POST", **headers: str) -> Reply:
         facts = Browser().facts(f"https://{WIKI}/.gateway/dbsc/{path}", method, **headers)
-        return await answer_local(self.app, LocalRequest(facts), b"")
+        reply = await self.router.answer(facts, None, b"")
+        assert isinstance(reply, Reply)
+        return reply
 
     async def arrive(self) -> str:
         """Sign in: the challenge of the offer."""
         outcome = await self.world.sign_in(Browser())
-        reply = await with_offer(self.keys, redirect("/page", "login_ok", "-", outcome.cookies))
+        reply = await with_registration_offer(self.keys, redirect("/page", "login_ok", "-", outcome.cookies))
         (offer,) = values(reply, "secure-session-registration")
         return offer.rpartition('challenge="')[2].rstrip('"')
 
@@ -76,11 +68,11 @@ def site(world: World) -> Site:
 async def test_the_offer_stands_beside_the_cookie_and_on_no_other_answer(site: Site) -> None:
     outcome = await site.world.sign_in(Browser())
     reply = redirect("/page", "login_ok", "-", outcome.cookies)
-    offered = await with_offer(site.keys, reply)
+    offered = await with_registration_offer(site.keys, reply)
     assert offered.headers[: len(reply.headers)] == reply.headers
     assert [name for name, _ in offered.headers[len(reply.headers) :]] == ["secure-session-registration"]
     for other in (redirect("/", "local", "-"), redirect("/", "local", "-", (cookie(SESSION, "", 0),))):
-        assert await with_offer(site.keys, other) is other
+        assert await with_registration_offer(site.keys, other) is other
 
 
 async def test_registration_and_refresh_as_the_browser_does_them(site: Site) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlencode
@@ -14,26 +13,19 @@ from hypothesis import strategies as st
 
 from gateway.core.cookies import SESSION, SSO
 from gateway.core.decision import StepUp
-from gateway.core.ports.pipeline import OwnEndpoints
-from gateway.core.request import RequestFacts
+from gateway.core.navigation import Resume
 from gateway.core.routes import Route
-from gateway.core.subject import Device
-from gateway.endpoints import factors as stepup_routes
-from gateway.endpoints.app import Resuming, answer_local, build
-from gateway.endpoints.factors import SecondFactors, paths
-from gateway.endpoints.login import People
-from gateway.endpoints.login import paths as people_paths
+from gateway.endpoints import factors as factor_endpoints
+from gateway.endpoints.account import AccountEndpoints
+from gateway.endpoints.browser_request import browser_limiter
+from gateway.endpoints.factors import FactorEndpoints, FactorEvents
+from gateway.endpoints.login import LoginEndpoints
 from gateway.endpoints.rate_limit import RateLimiter
+from gateway.endpoints.router import Router
 from gateway.identity.account.step_up import owner_of
 from gateway.replies.replies import Reply
 from tests.support.login_world import HOST, LAPTOP, WIKI, Browser, origin
 from tests.support.step_up_world import FACTORS_PAGE, OWN, STEP_UP_PAGE, Person, StepUpWorld
-
-
-@dataclass(frozen=True)
-class LocalRequest:
-    facts: RequestFacts
-    device: Device | None
 
 
 def pages(name, facts, model, *, status=200, code="local"):
@@ -44,20 +36,25 @@ def pages(name, facts, model, *, status=200, code="local"):
 class Site:
     def __init__(self, world, attempts=None):
         self.world, self.notes, self.told = world, [], []
-        people = People(HOST, origin(HOST), world.login, world.handover, world.own, pages, self.notes.append)
-        second = SecondFactors(
-            HOST, world.login, world.step_ups, world.own_factors, pages, self.notes.append, tell=self.tell
+        shared = {"host": HOST, "login": world.login, "pages": pages, "limiter": browser_limiter()}
+        login = LoginEndpoints(tickets=world.handover, note=self.notes.append, **shared)
+        account = AccountEndpoints(origin=origin(HOST), sessions=world.own, **shared)
+        factors = FactorEndpoints(
+            step_ups=world.step_ups,
+            factors=world.own_factors,
+            events=FactorEvents(self.notes.append, self.tell),
+            **shared | ({} if attempts is None else {"limiter": attempts}),
         )
-        own = OwnEndpoints(jwks=dict, crl=lambda: None, ca=lambda: None, protected_resource=lambda *_: None)
-        self.app = build(own, more=[*people_paths(people), *paths(second, attempts)])
+        self.router = Router([*login.endpoints(), *account.endpoints(), *factors.endpoints()])
 
     async def tell(self, event):
         self.told.append((event.kind, event.about.subject, dict(event.details)))
 
     async def ask(self, browser, url, body=b"", **request):
         facts = browser.facts(url, **request)
-        reply = await answer_local(self.app, LocalRequest(facts, browser.device), body)
-        browser.keep(facts.host, tuple(value for name, value in reply.headers if name == "set-cookie"))
+        reply = await self.router.answer(facts, browser.device, body)
+        if isinstance(reply, Reply):
+            browser.keep(facts.host, tuple(value for name, value in reply.headers if name == "set-cookie"))
         return reply
 
     async def post(self, browser, url, **form):
@@ -137,9 +134,9 @@ async def test_from_no_factor_at_all_to_a_form_that_goes_on(site, person, kind):
     reply = await enrol(site, person, kind, shown["held"])
     assert (reply.status, reply.reason) == (302, "factor_ok")
     reply = await site.ask(browser, header(reply, "location"))
-    assert isinstance(reply, Resuming)
-    assert (reply.resume.raw.method, reply.resume.body) == (b"POST", b"a=1")
-    browser.keep(WIKI, reply.resume.cookies)
+    assert isinstance(reply, Resume)
+    assert (reply.raw.method, reply.body) == (b"POST", b"a=1")
+    browser.keep(WIKI, reply.cookies)
     assert (await site.world.ask(browser)).elevated_until == site.world.clock() - 30 + 900
 
 
@@ -271,7 +268,7 @@ async def test_attempts_are_bounded(world, browser):
 
 async def test_the_script_is_served_as_one_and_no_script_is_no_path(site, browser, tmp_path, monkeypatch):
     file = tmp_path / "factors.js"
-    monkeypatch.setattr(stepup_routes, "_SCRIPT_FILE", file)
+    monkeypatch.setattr(factor_endpoints, "SCRIPT_FILE", file)
     url = f"{origin(HOST)}/.gateway/factors.js"
     assert (await site.ask(browser, url)).reason == "route_not_found"
     file.write_text("let a = 1;\n")

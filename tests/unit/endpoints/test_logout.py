@@ -3,11 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 
 from gateway.core.reasons import Refusal
-from gateway.endpoints.app import Caller, call
-from gateway.endpoints.logout import routes
+from gateway.core.request import Peer, RequestFacts
+from gateway.endpoints.logout import LogoutEndpoints
+from gateway.endpoints.router import Router
+from gateway.replies.replies import Reply
 
 FORM = [("content-type", "application/x-www-form-urlencoded")]
 
@@ -27,10 +28,13 @@ class Receiver:
 async def post(
     path: str, body: bytes, headers: list[tuple[str, str]], receiver: Receiver, method: str = "POST"
 ) -> tuple[int, dict[str, str], bytes]:
-    app = Starlette(routes=routes({"id": receiver}, {"id": receiver}))  # type: ignore[dict-item]
-    caller = Caller("gateway.example.com", "192.0.2.1", "d")
-    status, fields, content = await call(app, method, path, "", headers=headers, body=body, caller=caller)
-    return status, dict(fields), content
+    logout = LogoutEndpoints(logouts={"id": receiver}, webhooks={"id": receiver})  # type: ignore[dict-item]
+    fields = tuple((name.lower(), value) for name, value in headers)
+    peer = Peer("192.0.2.1", 1)
+    facts = RequestFacts(method, "gateway.example.com", path, (), "", (), fields, "h2", len(body), peer, peer.ip)
+    reply = await Router(logout.endpoints()).answer(facts, None, body)
+    assert isinstance(reply, Reply)
+    return reply.status, dict(reply.headers), reply.body
 
 
 async def test_a_logout_token_is_handed_over_and_nothing_is_cached() -> None:

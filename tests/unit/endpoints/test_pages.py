@@ -9,7 +9,7 @@ import pytest
 from gateway.core.reasons import REASONS
 from gateway.core.request import Peer, RequestFacts
 from gateway.endpoints.pages import Pages
-from gateway.replies import rendering as drawing
+from gateway.replies.rendering import Branding
 
 NOW = 1_795_000_000.0
 HOSTILE = """<script>alert("1")</script>'"><img src=x onerror=y>{{ 7*7 }}"""
@@ -365,12 +365,8 @@ def test_spans_are_said_in_their_largest_unit():
 
 
 def test_the_company_is_on_every_page():
-    before = drawing.company()
-    drawing.introduce(drawing.Branding("Acme <Works>"))
-    try:
-        _, seen = draw("signed_out", {})
-    finally:
-        drawing.introduce(before)
+    pages = Pages(branding=Branding("Acme <Works>"))
+    seen = Seen(pages("signed_out", facts(), {}).body.decode())
     assert seen.words.count("Acme <Works>") == 2
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.core.reasons import REASONS
 from gateway.core.request import Peer, RequestFacts
-from gateway.replies import rendering as drawing
+from gateway.replies import rendering
 from gateway.replies.rendering import Branding
 from gateway.replies.replies import deny
 
@@ -19,16 +19,8 @@ PAGE = RequestFacts(
 ACME = Branding("Acme", "help@acme.example", "https://gw.example/.gateway/me")
 
 
-@pytest.fixture
-def acme():
-    before = drawing.company()
-    drawing.introduce(ACME)
-    yield
-    drawing.introduce(before)
-
-
 def text(*codes):
-    return deny(PAGE, codes, "d1").body.decode()
+    return deny(PAGE, codes, "d1", branding=ACME).body.decode()
 
 
 @pytest.mark.parametrize(
@@ -47,14 +39,12 @@ def test_only_what_is_an_address_becomes_a_link(contact, link):
     assert Branding(contact=contact).contact_link == link
 
 
-@pytest.mark.usefixtures("acme")
 def test_a_denial_names_the_rule_what_is_missing_and_whom_to_ask():
     page = text("role_missing")
     for part in ("Acme", "role_missing", "A role that opens this", "mailto:help@acme.example?subject=Decision%20d1"):
         assert part in page
 
 
-@pytest.mark.usefixtures("acme")
 @pytest.mark.parametrize(
     ("code", "title", "links"),
     [
@@ -83,22 +73,22 @@ def test_what_is_code_in_a_sentence_is_shown_as_code():
 
 
 def test_every_reason_that_a_text_is_written_for_is_one():
-    words = drawing.words()["deny"]
+    words = rendering.strings()["deny"]
     assert set(words["missing"]) <= set(REASONS)
     assert set(words["more"]) <= set(REASONS)
     assert set(words["titles"]) - {"deny", "login", "missing", "trouble"} <= set(REASONS)
 
 
 def test_a_page_that_cannot_be_drawn_is_plain_text(monkeypatch):
-    monkeypatch.setattr(drawing, "_TEMPLATES", Path("/nowhere"))
-    drawing._environment.cache_clear()
-    drawing._parts.cache_clear()
-    drawing.words.cache_clear()
+    monkeypatch.setattr(rendering, "_TEMPLATES", Path("/nowhere"))
+    rendering._environment.cache_clear()
+    rendering._parts.cache_clear()
+    rendering.strings.cache_clear()
     try:
         reply = deny(PAGE, ("role_missing",), "d1")
     finally:
         monkeypatch.undo()
-        drawing._environment.cache_clear()
+        rendering._environment.cache_clear()
     headers = dict(reply.headers)
     assert (reply.status, headers["content-type"]) == (403, "text/plain; charset=utf-8")
     assert headers["x-content-type-options"] == "nosniff"
@@ -113,8 +103,8 @@ def test_a_strange_time_is_no_reason_to_fail(at):
 
 
 def test_a_value_that_a_template_misses_is_no_page():
-    assert drawing.draw("deny", {"title": "x"}) is None
-    assert drawing.draw("nothing", {}) is None
+    assert rendering.render("deny", {"title": "x"}) is None
+    assert rendering.render("nothing", {}) is None
 
 
 def test_a_denial_costs_less_than_a_millisecond():

@@ -9,7 +9,6 @@ import pytest
 
 from gateway.core.reasons import REASONS
 from gateway.core.request import Peer, RequestFacts
-from gateway.replies import rendering as drawing
 from gateway.replies.replies import deny, redirect
 
 
@@ -96,15 +95,6 @@ def test_a_person_gets_a_page_that_says_what_why_and_what_now():
     ):
         assert part in words
     assert words.count("Ask the owner") == 1
-
-
-@pytest.fixture(autouse=True)
-def nobody_in_particular():
-    """Whoever's gateway was built before in this process, here it is nobody's."""
-    before = drawing.company()
-    drawing.introduce(drawing.Branding())
-    yield
-    drawing.introduce(before)
 
 
 def test_a_page_is_accessible_and_fetches_and_runs_nothing():

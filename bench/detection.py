@@ -23,9 +23,11 @@ from rich.table import Table
 
 from bench.detection_runs import Judged, Run, lived
 from bench.detection_sessions import bound, replays, sprayed
-from bench.detection_world import ATTACKERS
+from bench.detection_travellers import ATTACKERS as OTHER_ATTACKERS
+from bench.detection_world import ATTACKERS, Who
 
 FITTED, TUNED, REPORTED = (1, 2, 3, 4, 5, 6), (11, 12), (21, 22)
+OTHERS, OTHER_TUNED, OTHER_REPORTED = ("travellers", "shifts"), 11, 21
 PEOPLE, DAYS, REPLAYS = 450, 180, 10_000
 _KNOWN = 10
 _RATES = {"fpr1": 0.01, "fpr01": 0.001}
@@ -43,21 +45,23 @@ def measure(
     say: Callable[[str], None], *, people: int = PEOPLE, days: int = DAYS, tries: int = REPLAYS
 ) -> dict[str, Any]:
     """The figures of this group, with the raw ones below `detection`. Prints a table of them."""
-    runs = _runs(say, people, days)
+    runs = _runs(say, [("office", seed) for seed in (*TUNED, *REPORTED)], people, days)
+    others = _others(say, people, days)
     say(f"stolen cookies, sprayed passwords, and {tries:,} replays of bound sessions")
     stolen = asyncio.run(_sessions(people, tries))
-    tuned = [one for seed in TUNED for one in runs[seed].judged]
-    reported = [one for seed in REPORTED for one in runs[seed].judged]
+    tuned = [one for seed in TUNED for one in runs["office", seed].judged]
+    reported = [one for seed in REPORTED for one in runs["office", seed].judged]
     caught = shares(tuned, reported)
     bothered = prompts(reported)
     costs = {
-        "scoring_p99_us": max(runs[seed].p99_us(runs[seed].scoring_us) for seed in REPORTED),
-        "assessing_p50_us": median(time for seed in REPORTED for time in runs[seed].assessing_us),
-        "assessing_p99_us": max(runs[seed].p99_us(runs[seed].assessing_us) for seed in REPORTED),
+        "scoring_p99_us": max(runs["office", seed].p99_us(runs["office", seed].scoring_us) for seed in REPORTED),
+        "assessing_p50_us": median(time for seed in REPORTED for time in runs["office", seed].assessing_us),
+        "assessing_p99_us": max(runs["office", seed].p99_us(runs["office", seed].assessing_us) for seed in REPORTED),
         "profile_bytes": max(run.profile_bytes for run in runs.values()),
         "population_bytes": max(run.population_bytes for run in runs.values()),
     }
     _print(caught, bothered, stolen)
+    _print_others(others)
     headline = {
         f"tpr_{rate}_{who}": caught["pattern"][rate][who]
         for rate in _RATES
@@ -66,6 +70,12 @@ def measure(
     }
     return {
         **headline,
+        **{
+            f"tpr_{rate}_{world}_{who}": caught[rate][who]
+            for world, caught in others.items()
+            for rate in _RATES
+            for who in OTHER_ATTACKERS
+        },
         "reauth_known_pct": bothered["high"]["known"],
         "reauth_new_pct": bothered["high"]["new"],
         "scoring_p99_us": costs["scoring_p99_us"],
@@ -76,23 +86,36 @@ def measure(
             # Had the rate of false positives come out exactly: thresholds from the very worlds that are reported.
             "caught_at_the_exact_rate": _rounded(shares(reported, reported)["pattern"]),
             "prompts_pct": _rounded(bothered),
+            "other_worlds": _rounded(others),
             **_rounded(stolen),
             **_rounded(costs),
         },
     }
 
 
-def _runs(say: Callable[[str], None], people: int, days: int) -> dict[int, Run]:
-    found: dict[int, Run] = {}
-    seeds = (*TUNED, *REPORTED)
-    say(f"{len(seeds)} worlds of {people} people over {days} days")
-    workers = min(len(seeds), os.process_cpu_count() or 1)
+def _runs(
+    say: Callable[[str], None], worlds: Sequence[tuple[str, int]], people: int, days: int
+) -> dict[tuple[str, int], Run]:
+    """By make and seed."""
+    runs: dict[tuple[str, int], Run] = {}
+    say(f"{len(worlds)} worlds of {people} people over {days} days")
+    workers = min(len(worlds), os.process_cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed(pool.submit(lived, seed, people, days) for seed in seeds):
+        for done in as_completed(pool.submit(lived, seed, people, days, world) for world, seed in worlds):
             run = done.result()
-            found[run.seed] = run
-            say(f"  world {run.seed}: {len(run.judged):,} sign-ins ({len(found)} of {len(seeds)})")
-    return found
+            runs[run.world, run.seed] = run
+            say(f"  {run.world} {run.seed}: {len(run.judged):,} sign-ins ({len(runs)} of {len(worlds)})")
+    return runs
+
+
+def _others(say: Callable[[str], None], people: int, days: int) -> dict[str, dict[str, dict[str, float]]]:
+    """By world of another make and rate: the share that the login pattern catches, thresholds from its other seed."""
+    seeds = (OTHER_TUNED, OTHER_REPORTED)
+    runs = _runs(say, [(world, seed) for world in OTHERS for seed in seeds], people, days)
+    return {
+        world: shares(runs[world, OTHER_TUNED].judged, runs[world, OTHER_REPORTED].judged, OTHER_ATTACKERS)["pattern"]
+        for world in OTHERS
+    }
 
 
 async def _sessions(people: int, tries: int) -> dict[str, Any]:
@@ -109,7 +132,9 @@ async def _sessions(people: int, tries: int) -> dict[str, Any]:
 # ---- figures ----
 
 
-def shares(tuned: Sequence[Judged], reported: Sequence[Judged]) -> dict[str, dict[str, dict[str, float]]]:
+def shares(
+    tuned: Sequence[Judged], reported: Sequence[Judged], attackers: Sequence[Who] = ATTACKERS
+) -> dict[str, dict[str, dict[str, float]]]:
     """By scorer and rate: the share caught of each attacker, the threshold, and "honest": the rate that came out.
 
     Thresholds are those that as many of the tuned world's honest sign-ins pass. "country" and "high" have one rate.
@@ -122,15 +147,17 @@ def shares(tuned: Sequence[Judged], reported: Sequence[Judged]) -> dict[str, dic
             threshold = passed[-1 - int(share * len(passed))]
             found[scorer][rate] = {
                 "threshold": threshold,
-                **_caught(reported, lambda one, s=scorer, t=threshold: getattr(one, s) > t),  # type: ignore[misc]
+                **_caught(reported, attackers, lambda one, s=scorer, t=threshold: getattr(one, s) > t),  # type: ignore[misc]
             }
-    found["country"] = {"own": _caught(reported, lambda one: one.country > 0)}
-    found["high"] = {"own": _caught(reported, lambda one: one.level == "high")}
+    found["country"] = {"own": _caught(reported, attackers, lambda one: one.country > 0)}
+    found["high"] = {"own": _caught(reported, attackers, lambda one: one.level == "high")}
     return found
 
 
-def _caught(judged: Sequence[Judged], is_caught: Callable[[Judged], bool]) -> dict[str, float]:
-    groups = {who: [one for one in judged if one.who == who] for who in ATTACKERS} | {"honest": _honest(judged)}
+def _caught(
+    judged: Sequence[Judged], attackers: Sequence[Who], is_caught: Callable[[Judged], bool]
+) -> dict[str, float]:
+    groups = {who: [one for one in judged if one.who == who] for who in attackers} | {"honest": _honest(judged)}
     return {who: sum(map(is_caught, group)) / max(1, len(group)) for who, group in groups.items()}
 
 
@@ -191,3 +218,14 @@ def _print(
     console.print(
         f"replays of bound sessions served: {stolen['exact_bound_served']} of {stolen['exact_bound_tried']:,}"
     )
+
+
+def _print_others(others: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    table = Table(title="Worlds of another make, on which nothing was tuned (login pattern)")
+    for name in ("world", "honest asked", *OTHER_ATTACKERS):
+        table.add_column(name, justify="left" if name == "world" else "right")
+    for world, rates in others.items():
+        for rate in _RATES:
+            shown = rates[rate]
+            table.add_row(world, f"{shown['honest']:.2%}", *(f"{shown[who]:.3f}" for who in OTHER_ATTACKERS))
+    Console(soft_wrap=True).print(table)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import quantiles
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from bench.detection_baselines import CountryNeverSeen, Freeman
 from bench.detection_memory import Memory
 from bench.detection_places import dice_of
+from bench.detection_shifts import Shifts
+from bench.detection_travellers import Travellers
 from bench.detection_world import SignIn, Who, World
 from gateway.core.decision import RiskReport
 from gateway.core.request import Peer, RequestFacts
@@ -45,6 +47,7 @@ class Run:
     """A world's sign-ins, and what they cost: microseconds of processor, so that nobody else's work counts."""
 
     seed: int
+    world: str = "office"
     judged: list[Judged] = field(default_factory=list)
     scoring_us: list[float] = field(default_factory=list)
     assessing_us: list[float] = field(default_factory=list)
@@ -88,10 +91,17 @@ def facts_of(seen: Observation, *more: tuple[str, str], host: str = "wiki.exampl
     return RequestFacts("GET", host, "/", (), "", (), tuple(headers), "h2", 0, peer, seen.ip)
 
 
-def lived(seed: int, people: int, days: int) -> Run:
-    """Everything that happens in the world of this seed."""
-    run = Run(seed)
-    happened = World(seed, people, days).sign_ins()
+WORLDS: Mapping[str, Callable[[int, int, int], World | Travellers | Shifts]] = {
+    "office": World,
+    "travellers": Travellers,
+    "shifts": Shifts,
+}
+
+
+def lived(seed: int, people: int, days: int, world: str = "office") -> Run:
+    """Everything that happens in the world of this seed and make."""
+    run = Run(seed, world)
+    happened = WORLDS[world](seed, people, days).sign_ins()
     gc.freeze()
     try:
         alone = _alone(run, happened)

@@ -37,11 +37,11 @@ from bench.detection_places import (
 )
 from gateway.core.signals import Observation
 
-type Who = Literal["honest", "naive", "vpn", "same_isp", "exact"]
+type Who = Literal["honest", "naive", "vpn", "same_isp", "exact", "same_country"]
 ATTACKERS: tuple[Who, ...] = ("naive", "vpn", "same_isp", "exact")
 START = 1_798_761_600.0  # a Monday, midnight UTC
 _DAY_S = 86_400
-_SCRIPT_JA4 = "t13d3112h1_e8f1e7e78f70_6bebaf5329ac"
+SCRIPT_JA4 = "t13d3112h1_e8f1e7e78f70_6bebaf5329ac"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class World:
         chosen = at + dice.uniform(60, 7_200) if dice.random() < 0.5 else any_hour
         shown = self._anyones(day)
         if dice.random() < 1 / 8:
-            shown = (shown[0], _SCRIPT_JA4, "")
+            shown = (shown[0], SCRIPT_JA4, "")
         far = [country for country in COUNTRIES.values() if country.attacks and country.code != person.country]
         goal = dice.choices(far, [country.attacks for country in far])[0]
         where = line(dice, goal.code, dice.choice(("fixed", "hosting", "mobile")))

@@ -8,7 +8,9 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,12 @@ class Figure:
     aim: str = ""
     is_met: Callable[[float], bool] | None = None
 
+
+_OTHER_ATTACKERS = (
+    ("naive", "from abroad"),
+    ("vpn", "VPN in the country"),
+    ("same_country", "same country and browser"),
+)
 
 FIGURES = (
     Figure(
@@ -62,6 +70,12 @@ FIGURES = (
     Figure("tpr_fpr01_naive", "caught at 0.1 %: from abroad", "{:.3f}", "≥ .95", lambda x: x >= 0.95),
     Figure("tpr_fpr01_vpn", "the same: VPN in the country", "{:.3f}", "≥ .75", lambda x: x >= 0.75),
     Figure("tpr_fpr01_same_isp", "the same: same ISP and city", "{:.3f}", "≥ .30", lambda x: x >= 0.3),
+    *(
+        Figure(f"tpr_{rate}_{world}_{who}", f"{world}, {share}: {label}", "{:.3f}", f"≥ {aim}", partial(le, aim))
+        for world in ("travellers", "shifts")
+        for rate, share, aims in (("fpr1", "1 %", (0.995, 0.98, 0.65)), ("fpr01", "0.1 %", (0.93, 0.8, 0.1)))
+        for (who, label), aim in zip(_OTHER_ATTACKERS, aims, strict=True)
+    ),
     Figure("reauth_known_pct", "honest sign-ins asked, ten or more before", "{:.2f} %", "≤ 0.5 %", lambda x: x <= 0.5),
     Figure("reauth_new_pct", "honest sign-ins asked, fewer before", "{:.2f} %", "≤ 10 %", lambda x: x <= 10),
     Figure("scoring_p99_us", "one scoring of a sign-in, p99", "{:.0f} us", "< 200 us", lambda x: x < 200),

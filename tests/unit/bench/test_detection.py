@@ -11,8 +11,9 @@ from bench import detection
 from bench.detection_baselines import CountryNeverSeen, Freeman
 from bench.detection_memory import Memory
 from bench.detection_places import COUNTRIES, Browser, Line, located, newest
-from bench.detection_runs import Judged, Run, facts_of, lived
+from bench.detection_runs import WORLDS, Judged, Run, facts_of, lived
 from bench.detection_sessions import bound, replays, sprayed
+from bench.detection_travellers import ATTACKERS as OTHER_ATTACKERS
 from bench.detection_world import ATTACKERS, SignIn, World
 from gateway.core.ports.pipeline import Network
 from gateway.core.signals import Observation
@@ -177,3 +178,33 @@ async def test_frozen_memory_forgets_what_is_written() -> None:
     assert found is not None
     assert (found.value, found.version) == (b"1", 1)
     assert await memory.get("c", "k", 10.0) is None
+
+
+# ---- worlds of another make ----
+
+
+@pytest.mark.parametrize("world", ["travellers", "shifts"])
+def test_a_world_of_another_make_has_its_attackers_and_nobody_is_attacked_first(world: str) -> None:
+    make = WORLDS[world]
+    happened = make(7, 40, 60).sign_ins()
+    assert make(7, 40, 60).sign_ins() == happened
+    assert make(8, 40, 60).sign_ins() != happened
+    assert [event.seen.now for event in happened] == sorted(event.seen.now for event in happened)
+    assert {event.who for event in happened} == {"honest", *OTHER_ATTACKERS}
+    first: dict[int, str] = {}
+    for event in happened:
+        first.setdefault(event.person, event.who)
+    assert set(first.values()) == {"honest"}
+
+
+def test_an_attacker_of_the_same_country_shows_the_victims_kind_of_browser() -> None:
+    shown: dict[int, set[tuple[str, str]]] = {}
+    attacks = 0
+    for event in WORLDS["shifts"](7, 40, 120).sign_ins():
+        program = read(event.seen.agent)
+        if event.who == "honest":
+            shown.setdefault(event.person, set()).add((program.browser, program.os))
+        elif event.who == "same_country" and len(shown[event.person]) > 1:
+            attacks += 1
+            assert (program.browser, program.os) in shown[event.person]
+    assert attacks

@@ -10,7 +10,7 @@ and people do one thing most of the time. `p_everybody` counts people, not sign-
 becomes the norm. What is new to the person and to everybody scores highest. Every term is held between its two bounds,
 and they sum to the score. Learned from sign-ins that were believed, and from no others.
 
-Weights and bounds were fitted to worlds of `bench/detection_world.py` that are used for nothing else (seeds 1 to 3, with
+Weights and bounds were fitted to worlds of `bench/detection_world.py` that are used for nothing else (seeds 1 to 3, and
 an attacker of the victim's own country and kind of browser beside the others), each within 0.6 to 1.5 of what an
 earlier fit without that attacker gave, so that no habit of one world decides. They are scaled so
 that in the assessor's sum 4.0 (`Thresholds.high`) asks honest people with a history less than once in 200 sign-ins.

@@ -21,6 +21,7 @@ from gateway.cli.node import node_app
 from gateway.cli.policy import policy_app
 from gateway.cli.risk import risk_app
 from gateway.cli.shell import DEFAULT_CONFIG, Commands, ConfigOption, JsonOption, group
+from gateway.cli.start import init, quickstart
 from gateway.cli.user import user_app
 from gateway.cli.zitadel.commands import zitadel_app
 from gateway.operations.errors import ActionFailed
@@ -33,6 +34,8 @@ app = typer.Typer(
     help="A policy-as-code zero-trust access gateway.",
 )
 config_app = group("The configuration's schema and its page in the documentation.")
+app.command()(quickstart)
+app.command()(init)
 app.add_typer(pki_app, name="pki")
 app.add_typer(device_app, name="device")
 app.add_typer(session_app, name="session")
@@ -56,35 +59,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Show the vers
     if version:
         output.say(f"gateway {__version__}")
         raise typer.Exit
-
-
-@app.command()
-def init(
-    directory: Annotated[Path, typer.Argument(help="The folder to write to; it is made when it is missing.")] = Path(),
-    host: Annotated[
-        list[str] | None,
-        typer.Option("--host", help="First the gateway's own host name, then one for each service."),
-    ] = None,
-    upstream: Annotated[str, typer.Option(help="The first service's own address.")] = "http://127.0.0.1:8080",
-) -> None:
-    """Write a commented gateway.yaml, the starter policies, a device PKI and a server certificate."""
-    from gateway.operations import starter  # noqa: PLC0415
-
-    made = starter.start(directory, starter.hosts(host or []), upstream)
-    for what, path in (
-        ("configuration", made.config),
-        ("policies", made.policies),
-        ("PKI", made.pki),
-        ("state", made.state),
-    ):
-        output.note(f"[green]made[/] {what} in {escape(str(path))}")
-    option = "" if made.config == DEFAULT_CONFIG else f" -c {made.config}"
-    output.say("What to do next:")
-    output.say(f"  1. Name your service and your identity provider in {made.config}.")
-    output.say(f"  2. Look at everything it names: gateway check{option}")
-    output.say(f"  3. Start it: gateway serve{option}")
-    output.say(f"  4. Let a device in: gateway device add NAME --owner PERSON{option}")
-    output.say(f"  5. Move {made.pki / 'root.key'} to a place that is offline.")
 
 
 @app.command()

@@ -18,6 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from gateway.demo.clients import http as client
+from gateway.demo.processes import ProcessFailed
 from gateway.demo.tour.steps import Seen, Step
 from gateway.demo.tour.tour import Tour
 from gateway.demo.world import DIRECTORY, PORTAL, World, WorldFailed
@@ -34,7 +35,7 @@ def run() -> int:
             passed, failed = _show(world, console)
         except KeyboardInterrupt:
             return _INTERRUPTED
-        except WorldFailed as error:
+        except ProcessFailed as error:
             console.print(str(error), style="red", markup=False)
             passed, failed = 0, 1
         console.print(f"demo: {passed} passed, {failed} failed", style="red bold" if failed else "green bold")

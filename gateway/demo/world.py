@@ -8,23 +8,19 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-import gateway
 from gateway.core import paths
+from gateway.demo.processes import SOURCE, Processes, ProcessFailed, environment, reserve_port
 from gateway.identity.devices.ca_files import PkiFiles, found_pki, write_file
 from gateway.identity.zitadel.events import EVENT_TYPES
 
@@ -32,10 +28,8 @@ GATEWAY, DIRECTORY, ECHO, PORTAL = "gateway.localhost", "directory.localhost", "
 BALANCER = "127.0.0.9"
 ASK_AGAIN_S = 1
 TRUST_DOMAIN = "gateway.internal"
-_START_S, _STOP_S, _COMMAND_S = 45.0, 8.0, 60.0
+_COMMAND_S = 60.0
 _CRL_LIFE_S = 86_400.0
-_TAIL_LINES = 15
-_SOURCE = Path(gateway.__file__).resolve().parent.parent
 
 _CONFIG = """\
 version: 1
@@ -92,8 +86,8 @@ obligations contains {"kind": "mask_json", "fields": ["salary_account", "phone",
 """
 
 
-class WorldFailed(Exception):
-    """A part of the world did not start or did not do what it was told; the text ends with what it said last."""
+class WorldFailed(ProcessFailed):
+    """A part of the world did not do what it was told; the text ends with what it wrote last."""
 
 
 class World:
@@ -107,10 +101,10 @@ class World:
         self.pki = PkiFiles(self.folder / "pki")
         self.logs = self.folder / "logs"
         # Bound, never listening: the ports stay ours until the gateway shares them (SO_REUSEPORT).
-        self._reserved = [_reserve(), _reserve()]
+        self._reserved = [reserve_port(), reserve_port()]
         self.port, self.admin_port = (reserved.getsockname()[1] for reserved in self._reserved)
         self.provider_url = self.echo_url = self.directory_url = ""
-        self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._processes = Processes(self.folder, self.logs)
         self._http = httpx.Client(trust_env=False, timeout=10)
         self._open = True
         atexit.register(self.stop)
@@ -131,17 +125,18 @@ class World:
         """Write the files, start the processes, wait until the gateway is ready. Raises `WorldFailed`."""
         self.logs.mkdir()
         found_pki(self.pki.folder, [GATEWAY, DIRECTORY, ECHO, PORTAL], now=time.time(), crl_life_s=_CRL_LIFE_S)
-        policies = _SOURCE / "policies"
+        policies = SOURCE / "policies"
         if not (policies / "gateway").is_dir():
             raise WorldFailed(f"There are no starter policies in {policies}; run the demo from the source tree.")
         shutil.copytree(policies, self.policies, ignore=shutil.ignore_patterns("cases", ".*", "OPA_VERSION"))
         (self.policies / "gateway" / "masking.rego").write_text(MASKING, encoding="utf-8")
         jwks = f"https://{GATEWAY}:{self.port}{paths.JWKS}"
         trust = ["--jwks", jwks, "--ca", str(self.pki.root), "--gateway-address", "127.0.0.1"]
-        self._spawn("provider", ["gateway.demo.idp.provider", "--ca", str(self.pki.root)])
-        self._spawn("directory", ["gateway.demo.services", "directory", *trust])
-        self._spawn("echo", ["gateway.demo.services", "echo"])
-        self.provider_url, self.directory_url, self.echo_url = map(self._url, ("provider", "directory", "echo"))
+        self._processes.spawn("provider", ["gateway.demo.idp.provider", "--ca", str(self.pki.root)])
+        self._processes.spawn("directory", ["gateway.demo.services", "directory", *trust])
+        self._processes.spawn("echo", ["gateway.demo.services", "echo"])
+        started = (self._processes.first_line(name) for name in ("provider", "directory", "echo"))
+        self.provider_url, self.directory_url, self.echo_url = started
         client = self._http.get(f"{self.provider_url}/dev/client").raise_for_status().json()
         webhook_key = self._introduce(client["owner_token"])
         (self.folder / "secrets").mkdir(mode=0o700)
@@ -170,8 +165,8 @@ class World:
             ask_again_s=ASK_AGAIN_S,
         )
         self.config.write_text(text, encoding="utf-8")
-        self._spawn("gateway", ["gateway", "serve", "-c", str(self.config)])
-        self._wait_ready()
+        self._processes.spawn("gateway", ["gateway", "serve", "-c", str(self.config)])
+        self._processes.wait_ready("gateway", self.admin_port)
 
     def stop(self) -> None:
         """End every process, the last one first, and remove the folder. Safe to call again."""
@@ -179,33 +174,11 @@ class World:
             return
         self._open = False
         atexit.unregister(self.stop)
-        for _, process in reversed(self._processes):
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        until = time.monotonic() + _STOP_S
-        for _, process in reversed(self._processes):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, until - time.monotonic()))
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        self._processes.stop()
         for reserved in self._reserved:
             reserved.close()
         self._http.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _spawn(self, name: str, arguments: Sequence[str]) -> None:
-        with (self.logs / f"{name}.out").open("wb") as out, (self.logs / f"{name}.log").open("wb") as err:
-            process = subprocess.Popen(  # noqa: S603  (our own modules)
-                [sys.executable, "-m", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=self.folder,
-                env=_environment(),
-                start_new_session=True,
-            )
-        self._processes.append((name, process))
 
     def _introduce(self, token: str) -> str:
         """Tell the provider about the gateway: where people come back to, where it hears of logouts and of events.
@@ -245,36 +218,9 @@ class World:
         found: dict[str, Any] = answer.json() if answer.content else {}
         return found
 
-    def _url(self, name: str) -> str:
-        """The URL that a process prints once it listens."""
-        until = time.monotonic() + _START_S
-        while time.monotonic() < until:
-            line, mark, _ = (self.logs / f"{name}.out").read_text(encoding="utf-8").partition("\n")
-            if mark:
-                return line
-            self._alive(name)
-            time.sleep(0.02)
-        raise WorldFailed(f"{name} did not start in time.\n{self.tail(name)}")
-
-    def _wait_ready(self) -> None:
-        until = time.monotonic() + _START_S
-        while time.monotonic() < until:
-            self._alive("gateway")
-            with contextlib.suppress(httpx.TransportError):
-                if self._http.get(f"http://127.0.0.1:{self.admin_port}/readyz").is_success:
-                    return
-            time.sleep(0.05)
-        raise WorldFailed(f"The gateway was not ready in time.\n{self.tail('gateway')}")
-
-    def _alive(self, name: str) -> None:
-        process = dict(self._processes)[name]
-        if process.poll() is not None:
-            raise WorldFailed(f"{name} ended with code {process.returncode}.\n{self.tail(name)}")
-
     def tail(self, name: str) -> str:
         """The last lines that a process wrote."""
-        text = (self.logs / f"{name}.log").read_text(encoding="utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-_TAIL_LINES:])
+        return self._processes.tail(name)
 
     # ---- the operator ----
 
@@ -286,7 +232,7 @@ class World:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 cwd=self.folder,
-                env=_environment(),
+                env=environment(),
                 timeout=_COMMAND_S,
                 check=False,
             )
@@ -338,17 +284,3 @@ class World:
                 if file.is_file() and canary in file.read_bytes():
                     found.append(str(file.relative_to(self.folder)))
         return found
-
-
-def _reserve() -> socket.socket:
-    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(("127.0.0.1", 0))
-    return reserved
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what the gateway refuses to start with, and with this source tree to import from."""
-    dropped = {"SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE", "GATEWAY_CONFIG"}
-    path = os.pathsep.join(filter(None, (str(_SOURCE), os.environ.get("PYTHONPATH"))))
-    return {name: value for name, value in os.environ.items() if name not in dropped} | {"PYTHONPATH": path}

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import gateway
 from gateway.config import SCHEMA_LINE, ConfigError, json_schema
 from gateway.config.document import parse
 from gateway.config.models import ADDRESS
+from gateway.core import paths
+from gateway.identity.devices.ca_files import write_file
 from gateway.operations.actions import CRL_LIFE_S, make_pki
 from gateway.operations.errors import ActionFailed
 
+HTTPS_PORT = 443
+TOP_LEVEL = ("gateway.yaml", "gateway.schema.json", "policies", "pki", "state", "secrets")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 _HEAD = """\
@@ -32,8 +37,8 @@ name: Gateway
 host: {host}
 
 listen:
-  address: 0.0.0.0
-  port: 8443
+  address: {address}
+  port: {port}
   # workers: 2            # processes that share the port; one for each core is a good number
 
 # Server certificates, picked by the host name a client asks for.
@@ -47,6 +52,8 @@ devices:
   ca: pki/device-ca.pem
   issuing_key: pki/device-ca.key
   crl: pki/crl.pem
+"""
+_NO_ISSUER = """\
 
 # Who may vouch for people. Without an issuer nobody can sign in. Remove the first `# ` of each line to use it.
 """
@@ -62,6 +69,21 @@ issuers:
     #   client_id: "123456789012345680"
     #   secret: {file: secrets/login}
 """
+_PROVIDER = """\
+
+# Who vouches for people. The provider must know this redirect URI: {redirect}
+issuers:
+  - issuer: {issuer}
+    profile: {profile}
+    audiences: [{audience}]
+    login:
+      client_id: {client_id}
+      secret: {{file: secrets/login}}
+      slug: {slug}
+"""
+_EMPTY_AMR = """\
+      empty_amr: accept     # many providers do not say how somebody signed in; it then proves no second factor
+"""
 _MIDDLE = """\
 
 policy:
@@ -69,24 +91,38 @@ policy:
   # engine: opa           # decisions by an OPA server instead of in process
   # url: http://127.0.0.1:8181
 
-# What is protected. Below ten lines each.
+# What is protected.
 services:
 """
 _SERVICE = """\
   {name}:
     host: {host}
     upstream: {upstream}
-    department: it
-    device: required        # only enrolled devices
-    allow:
-      roles: [staff]        # one of these roles is needed
+    device: {device}{device_note}
+{introspect}    allow:
+      roles: [{role}]{role_note}
+{mfa}    # department: it        # only people of this department
     # paths:                # what is different below a path
     #   /admin: {{sensitivity: high, allow: {{roles: [admin]}}}}
 """
-_TAIL = """\
+_DEVICE_NOTES = {
+    "required": "        # only enrolled devices",
+    "optional": "        # `required`: only devices that `gateway device add` let in",
+}
+_EVERYBODY = '"*"'
+_ROLE_NOTES = {
+    "staff": "        # one of these roles is needed",
+    _EVERYBODY: "          # everybody who has signed in; name roles to let fewer in",
+}
+_INTROSPECT = "    introspect: never       # the provider is not asked again whether a token's session still lives\n"
+_NO_MFA = "      mfa: false            # true: a second factor is needed, and people set one up at their first visit\n"
+_RISK = """\
 
 # How unusual a request may be; policies/gateway/risk.rego says what follows. Country data come with the gateway.
-risk: {}
+{risk}
+"""
+_RISK_LATER = "# risk: {}             # needs a second factor: who has none is new, and is asked to set one up"
+_TAIL = """\
 # networks: {company: [10.0.0.0/8], vpn: [10.8.0.0/16]}   # where a country says nothing
 
 # state: state            # the gateway's own state, mode 0700
@@ -94,6 +130,45 @@ risk: {}
 # admin: {address: 127.0.0.1, port: 9443}
 # trusted_proxies: [10.0.0.0/8]
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """The gateway's own web application at an OpenID provider. `slug` is the issuer's part of the redirect URI."""
+
+    issuer: str
+    client_id: str
+    secret: str = field(repr=False)
+    audience: str
+    slug: str
+    profile: Literal["strict", "zitadel"] = "strict"
+    knows_amr: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What the file says: hosts (the gateway's own, then those of services) and the upstreams of the services.
+
+    `provider` None leaves a commented example. `everybody`: whoever has signed in may enter, without a second factor.
+    """
+
+    hosts: Sequence[str]
+    upstreams: Sequence[str]
+    provider: Provider | None = None
+    device: Literal["required", "optional"] = "required"
+    everybody: bool = False
+    address: str = "0.0.0.0"  # noqa: S104  (as `listen.address`)
+    port: int = 8443
+    admin_port: int | None = None
+
+    def origin(self, host: str) -> str:
+        """The origin of one of the hosts, as a browser writes it."""
+        return f"https://{host}" if self.port == HTTPS_PORT else f"https://{host}:{self.port}"
+
+    @property
+    def redirect_uri(self) -> str:
+        """What has to be registered at the provider. "" without one."""
+        return "" if self.provider is None else self.origin(self.hosts[0]) + paths.CALLBACK + self.provider.slug
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +186,61 @@ def issuer_example() -> str:
     return _ISSUER
 
 
-def starter_yaml(hosts: Sequence[str], upstream: str) -> str:
-    """The commented file for the gateway's own host, then those of services; at least two hosts."""
-    text = _HEAD.format(schema_line=SCHEMA_LINE, host=_scalar(hosts[0]))
-    text += "".join(f"# {line}\n" for line in _ISSUER.splitlines()) + _MIDDLE
+def starter_yaml(site: Site) -> str:
+    """The commented file."""
+    text = _HEAD.format(
+        schema_line=SCHEMA_LINE, host=_scalar(site.hosts[0]), address=_scalar(site.address), port=site.port
+    )
+    text += _issuers(site) + _MIDDLE
+    for name, host, upstream in zip(_names(site.hosts[1:]), site.hosts[1:], _upstreams(site), strict=True):
+        role = _EVERYBODY if site.everybody else "staff"
+        text += _SERVICE.format(
+            name=_scalar(name),
+            host=_scalar(host),
+            upstream=_scalar(upstream),
+            device=site.device,
+            device_note=_DEVICE_NOTES[site.device],
+            introspect=_INTROSPECT if site.provider else "",
+            role=role,
+            role_note=_ROLE_NOTES[role],
+            mfa=_NO_MFA if site.everybody else "",
+        )
+    admin = "" if site.admin_port is None else f"\nadmin: {{port: {site.admin_port}}}\n"
+    return text + _RISK.format(risk=_RISK_LATER if site.everybody else "risk: {}") + _TAIL + admin
+
+
+def _issuers(site: Site) -> str:
+    provider = site.provider
+    if provider is None:
+        return _NO_ISSUER + "".join(f"# {line}\n" for line in _ISSUER.splitlines())
+    text = _PROVIDER.format(
+        redirect=site.redirect_uri,
+        issuer=_scalar(provider.issuer),
+        profile=provider.profile,
+        audience=_quoted(provider.audience),
+        client_id=_quoted(provider.client_id),
+        slug=provider.slug,
+    )
+    return text if provider.knows_amr else text + _EMPTY_AMR
+
+
+def _names(hosts: Iterable[str]) -> Sequence[str]:
+    """A name for each service: the first label of its host, with a number where two are the same."""
     names: list[str] = []
-    for host in hosts[1:]:
+    for host in hosts:
         label = "".join(letter for letter in host.partition(".")[0] if letter.isascii() and letter.isalnum()) or "app"
-        name = label if label not in names else f"{label}-{len(names)}"
-        names.append(name)
-        text += _SERVICE.format(name=_scalar(name), host=_scalar(host), upstream=_scalar(upstream))
-    return text + _TAIL
+        names.append(label if label not in names else f"{label}-{len(names)}")
+    return names
+
+
+def _upstreams(site: Site) -> Sequence[str]:
+    """One for each service: the last one given serves for the rest."""
+    missing = len(site.hosts) - 1 - len(site.upstreams)
+    return [*site.upstreams, *[site.upstreams[-1]] * max(0, missing)]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _scalar(text: str) -> str:
@@ -153,24 +272,34 @@ def shipped_policies() -> Path:
     return folder
 
 
-def start(folder: Path, hosts: Sequence[str], upstream: str) -> Started:
-    """Write everything. Raises ActionFailed before anything is written when a part of it is there already."""
-    made = Started(folder / "gateway.yaml", folder / "policies", folder / "pki", folder / "state")
-    schema = folder / "gateway.schema.json"
-    there = [str(path) for path in (made.config, schema, made.policies, made.pki, made.state) if path.exists()]
-    if there:
-        raise ActionFailed(f"Nothing is overwritten, and there is: {', '.join(there)}.", "Choose an empty folder.")
-    if not re.fullmatch(ADDRESS, upstream):
-        raise ActionFailed("The upstream is no address.", "Write it like http://127.0.0.1:8080.")
-    policies = shipped_policies()
+def start(folder: Path, site: Site, *, policies: Path | None = None) -> Started:
+    """Write everything, with these policies or the shipped ones. Raises ActionFailed before anything is written.
+
+    It does when a part of it is there already, and for an upstream that is no address.
+    """
+    started = Started(folder / "gateway.yaml", folder / "policies", folder / "pki", folder / "state")
+    schema, secrets = folder / "gateway.schema.json", folder / "secrets"
+    parts = [started.config, schema, started.policies, started.pki, started.state]
+    if site.provider is not None:
+        parts.append(secrets)
+    existing = [str(path) for path in parts if path.exists()]
+    if existing:
+        raise ActionFailed(f"Nothing is overwritten, and there is: {', '.join(existing)}.", "Choose an empty folder.")
+    for upstream in site.upstreams:
+        if not re.fullmatch(ADDRESS, upstream):
+            raise ActionFailed("The upstream is no address.", "Write it like http://127.0.0.1:8080.")
+    source = policies or shipped_policies()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        make_pki(made.pki, hosts, CRL_LIFE_S)
-        made.state.mkdir(mode=0o700)
-        shutil.copytree(policies, made.policies, ignore=shutil.ignore_patterns("cases", ".*", "OPA_VERSION"))
+        make_pki(started.pki, site.hosts, CRL_LIFE_S)
+        started.state.mkdir(mode=0o700)
+        if site.provider is not None:
+            secrets.mkdir(mode=0o700)
+            write_file(secrets / "login", site.provider.secret.encode(), 0o600)
+        shutil.copytree(source, started.policies, ignore=shutil.ignore_patterns("cases", ".*", "OPA_VERSION"))
         schema.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
         # Last: a folder with a gateway.yaml is a complete one.
-        made.config.write_text(starter_yaml(hosts, upstream), encoding="utf-8")
+        started.config.write_text(starter_yaml(site), encoding="utf-8")
     except OSError as error:
         raise ActionFailed(f"{folder} cannot be written: {error.strerror or error}.") from error
-    return made
+    return started

@@ -9,9 +9,9 @@ import httpx
 from websockets.exceptions import WebSocketException
 
 from gateway.demo.clients.chromium import BrowserFailed
-from gateway.demo.world import WorldFailed
+from gateway.demo.processes import ProcessFailed
 
-_WRONG = (OSError, ValueError, LookupError, httpx.HTTPError, WebSocketException, WorldFailed, BrowserFailed)
+_WRONG = (OSError, ValueError, LookupError, httpx.HTTPError, WebSocketException, ProcessFailed, BrowserFailed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Step:
             LookupError,
             httpx.HTTPError,
             WebSocketException,
-            WorldFailed,
+            ProcessFailed,
             BrowserFailed,
         ) as error:
             return Seen(f"{type(error).__name__}: {error}".partition("\n")[0][:200], passed=False)

@@ -70,8 +70,12 @@ class Instance:
         logout_uri: str = "",
         opaque: bool = False,
         client: str = APP_CLIENT,
+        secret: str = "",
     ) -> App:
-        """Where a client's people come back to and where it hears of logouts. Raises ApiError on the deny list."""
+        """Where a client's people come back to and where it hears of logouts. Raises ApiError on the deny list.
+
+        `secret` replaces the client's own.
+        """
         found = self.apps.by_client[client]
         settings: dict[str, Any] = {
             "redirectUris": [redirect],
@@ -81,6 +85,7 @@ class Instance:
         }
         self.apps.check(settings)
         found.settings |= settings
+        found.secret = secret or found.secret
         return found
 
     def end_sessions(self, subject: str) -> None:
@@ -117,7 +122,7 @@ class Instance:
     def order(self, action: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
         """What demos may order; None for an unknown action.
 
-        switch {"name","value"}; app {"redirect","post_logout","logout_uri","opaque"}; code {"user"};
+        switch {"name","value"}; app {"redirect","post_logout","logout_uri","opaque","secret"}; code {"user"};
         lock, unlock, deactivate, reactivate, remove {"user"}; password {"user","password"}; roles {"user","roles"}.
         Raises KeyError, TypeError, ValueError for a malformed order or one that is refused.
         """

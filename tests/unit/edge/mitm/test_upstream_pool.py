@@ -14,7 +14,7 @@ from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.obligations.plan import NO_PLAN
 from gateway.pipeline.headers import Forward
 
-PEER = Peer("10.0.0.9", 1, sni="a.example")
+PEER = Peer("10.0.0.9", 1, sni="a.example", local_port=8443)
 ONE, TWO = ("one.internal", 80), ("two.internal", 8080)
 
 

@@ -126,6 +126,11 @@ def canonical_url(text: str) -> str | None:
     return None if named is None or canonical is None else f"https://{_authority(*named)}{canonical[0]}"
 
 
+def canonical_path(path: bytes) -> tuple[str, tuple[str, ...]] | None:
+    """The canonical path and its decoded segments, None for a path that has more than one reading."""
+    return _segments(path)
+
+
 def _is_ip(host: str) -> bool:
     try:
         ipaddress.ip_address(host.strip("[]"))

@@ -57,7 +57,10 @@ _CARRIES = HOP_BY_HOP | {"host", "content-length", "expect", "cookie", "authoriz
 _READ = {
     *("content-type", "content-encoding", "content-range", "accept", "accept-encoding", "range", "if-range"),
     *("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "origin", "referer", "user-agent"),
-    *("x-requested-with", "destination", "depth", "overwrite", "access-control-request-method"),
+    *("x-requested-with", "destination", "depth", "overwrite", "if", "x-copy-from", "x-amz-copy-source"),
+    *("x-goog-copy-source", "x-oss-copy-source", "x-cos-copy-source", "x-obs-copy-source", "x-bce-copy-source"),
+    *("x-tos-copy-source", "x-ms-copy-source", "x-ms-rename-source"),
+    *("access-control-request-method"),
     *("access-control-request-headers", "access-control-request-private-network"),
 }
 _READ_PREFIXES = ("sec-",)

@@ -86,12 +86,31 @@ class RouteTable:
         """Whether a route names this very host."""
         return host in self._hosts
 
+    def _host(self, host: str) -> _Node | None:
+        node = self._hosts.get(host)
+        if node is None:
+            parent = host.partition(".")[2]
+            node = self._hosts.get(f"*.{parent}") if parent else None
+        return node
+
+    def below(self, facts: RequestFacts) -> list[tuple[str, ...]]:
+        """The prefixes of the routes of a request's host that begin with its path and go on."""
+        node = self._host(facts.host)
+        for segment in facts.segments:
+            node = node.children.get(segment) if node is not None else None
+        found: list[tuple[str, ...]] = []
+        waiting = [] if node is None else [(facts.segments, node)]
+        while waiting:
+            path, parent = waiting.pop()
+            for segment, child in parent.children.items():
+                waiting.append(((*path, segment), child))
+                if child.routes:
+                    found.append((*path, segment))
+        return sorted(found)
+
     def match(self, facts: RequestFacts) -> Route | Refusal:
         """The route of a request; Refusal `route_not_found`, `method_not_allowed`, `malformed_request` for a `;`."""
-        node = self._hosts.get(facts.host)
-        if node is None:
-            parent = facts.host.partition(".")[2]
-            node = self._hosts.get(f"*.{parent}") if parent else None
+        node = self._host(facts.host)
         if node is None:
             return Refusal("route_not_found")
         best = node

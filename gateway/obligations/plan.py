@@ -40,9 +40,13 @@ _NO_BODY_PROTOCOLS = frozenset({"websocket", "grpc"})
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The obligations of one decision, by capability. `kinds` is for the record."""
+    """The obligations of one decision, by capability. `kinds` is for the record.
+
+    `demands` are kinds and parameters as policy named them: what tells one plan from another, whoever made it.
+    """
 
     kinds: tuple[str, ...] = ()
+    demands: tuple[tuple[str, Params], ...] = ()
     request_heads: tuple[Step[RequestHeadHandler], ...] = ()
     response_heads: tuple[Step[ResponseHeadHandler], ...] = ()
     request_bodies: tuple[Step[BodyHandler], ...] = ()
@@ -163,6 +167,7 @@ class Obligations:
         bodies = [Step(known.plugin.kind, known.body, params) for known, params in chosen if known.body is not None]
         return Plan(
             kinds=tuple(known.plugin.kind for known, _ in chosen),
+            demands=tuple((obligation.kind, obligation.params) for obligation in obligations),
             request_heads=tuple(
                 Step(known.plugin.kind, known.request_head, params)
                 for known, params in chosen

@@ -38,6 +38,7 @@ from gateway.core.subject import Device, Identity, Session
 from gateway.obligations.plan import NO_PLAN, Obligations, Plan
 from gateway.obligations.steps import ObligationFailed
 from gateway.pipeline.headers import Forward, Signer, request_headers
+from gateway.pipeline.second_targets import decide_every_target
 from gateway.pipeline.verdicts import (
     DecisionMetrics,
     InteractionRequired,
@@ -284,7 +285,7 @@ class Pipeline:
         case.route = route
         case.enter("verify_device")
         plan = await self._decided(case, facts, route, await self.devices.verify(facts.peer), forward)
-        if isinstance(plan, Plan) and plan.kinds != forward.plan.kinds:
+        if isinstance(plan, Plan) and plan.demands != forward.plan.demands:
             return Refusal("obligations_changed")
         return plan
 
@@ -331,9 +332,13 @@ class Pipeline:
         _expect(risk, RiskReport)
         case.risk = risk
         case.enter("decide")
-        decision = await self.decider.decide(
-            build_document(facts, route, device, identity, case.session, case.risk, network, self.clock())
-        )
+
+        async def ask(asked: RequestFacts, at: Route) -> Decision | Refusal:
+            session, risk_now = case.session, case.risk
+            document = build_document(asked, at, device, identity, session, risk_now, network, self.clock())
+            return await self.decider.decide(document)
+
+        decision = await decide_every_target(facts, route, self.routes, ask, has_device=device is not None)
         if isinstance(decision, Refusal):
             return decision
         _expect(decision, Decision)

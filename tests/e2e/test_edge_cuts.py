@@ -387,6 +387,27 @@ def test_an_obligation_that_was_not_there_at_the_beginning_ends_it(watched, serv
     assert [event["reasons"] for event in one.ports.events if event.get("cut")] == [["obligations_changed"]]
 
 
+@pytest.mark.parametrize(
+    ("after", "cut"),
+    [({"text": "b"}, True), ({"text": "a", "more": 1}, True), ({}, True), ({"text": "a"}, False)],
+)
+def test_an_obligation_with_other_parameters_ends_it(watched, serve, connect, after, cut):
+    one = watched(serve(Http1Upstream(pour)).url, pipeline={"obligations": Obligations([Mark()])})
+    one.ports.decision = Decision("allow", ("policy_ok",), (Obligation("mark", {"text": "a"}),))
+    client = connect(one.running)
+    begin(client)
+    judged = one.ports.judged
+    one.ports.decision = Decision("allow", ("policy_ok",), (Obligation("mark", after),))
+    one.announce()
+    if cut:
+        drained(client)
+    else:
+        one.running.until(lambda: one.ports.judged > judged)
+        assert client.more()
+    expected = [["obligations_changed"]] if cut else []
+    assert [event["reasons"] for event in one.ports.events if event.get("cut")] == expected
+
+
 def test_an_expired_token_is_noticed_by_the_clock(watched, serve, connect):
     one = watched(serve(Http1Upstream(pour)).url, rejudge_s=0.3)
     client = connect(one.running)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from mitmproxy import http
 
 from gateway import config
+from gateway.core.second_targets import in_terms_of
 from gateway.edge.mitm import messages
 
 if TYPE_CHECKING:
@@ -161,8 +162,10 @@ class UpstreamPool:
         `body_length` is that of the body that will be sent, None for one of unknown length.
         """
         facts = verdict.facts
-        fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in verdict.headers]
         host = (facts.authority or facts.host) if verdict.route.preserve_host else self.authority[self.addresses[0]]
+        origin = f"{'https' if self.tls else 'http'}://{host}"
+        headers = in_terms_of(origin, facts, verdict.headers)
+        fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
         if body_length is not None and (body_length or facts.method in {"POST", "PUT", "PATCH"}):
             fields.append((b"content-length", b"%d" % body_length))
         if self.http2:

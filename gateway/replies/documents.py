@@ -26,7 +26,7 @@ def _headers(cache_control: str, media_type: str, code: str = "local") -> list[t
 
 def json_reply(document: Mapping[str, Any], status: int = 200, *, cache_control: str = _NO_STORE) -> Reply:
     """A JSON document (RFC 8259)."""
-    body = json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    body = json.dumps(document, separators=(",", ":")).encode()
     return Reply(status, tuple(_headers(cache_control, "application/json")), body, "local")
 
 

@@ -1,7 +1,8 @@
-"""Whether a file that the configuration names has changed, found by looking.
+"""File watch by polling: whether a file that the configuration names has changed.
 
 A look costs microseconds, and sees alike what was written in place, renamed over (editors, configuration management),
-swapped as a link (Kubernetes) and changed on another machine (network mounts).
+swapped as a link (Kubernetes) and changed on another machine (network mounts). Folders have stamps as well: a file that
+comes and goes between two looks may have been loaded, and leaves its trace in its folder alone.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-Stamp = tuple[int, int, int] | None
+type Stamp = tuple[int, ...] | None
 
 
 def stamps(paths: Iterable[Path]) -> Mapping[str, Stamp]:
-    """What tells each file from a changed one, None for one that is not there; of folders every file below."""
+    """The stamp of each file and folder, None where there is nothing; of a folder everything below as well."""
     return {name: _stamp(name) for path in paths for name in _files(path)}
 
 
@@ -23,12 +24,14 @@ def _files(path: Path) -> Iterator[str]:
         yield os.fspath(path)
         return
     for folder, _, names in os.walk(path, followlinks=True):
+        yield folder
         yield from (os.path.join(folder, name) for name in names)  # noqa: PTH118  (os.walk speaks in strings)
 
 
 def _stamp(name: str) -> Stamp:
     try:
-        found = os.stat(name)  # noqa: PTH116  (as above)
+        status = os.stat(name)  # noqa: PTH116  (as above)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    # The time of the last status change (st_ctime) shows a file that was renamed away and back.
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size

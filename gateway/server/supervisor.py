@@ -18,15 +18,15 @@ from gateway.config import Config, ConfigError, load
 from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.server.admin_listener import AdminListener
-from gateway.server.file_watch import stamps
 from gateway.server.ports import reserve_port
-from gateway.wiring import Housekeeping, watched_paths
+from gateway.server.reload import reload_on_change
+from gateway.wiring import Housekeeping
 
 _HUNG_S = 15.0
 _START_S = 60.0
+_START_RETRY_S = 1.0
 _RESTART_PAUSE_S = 0.05
 _KEEP_EVERY_S = 10.0
-_LOOK_S = 0.2
 
 
 class WorkerProcess:
@@ -88,6 +88,7 @@ class Supervisor:
         self.metrics_dir = metrics_dir
         self.workers: dict[int, WorkerProcess] = {}
         self.stopping = asyncio.Event()
+        self.is_broken = False
         self._log = log.get("supervisor")
         # Bound, never listening: it keeps the port ours while no worker is up, and finds a free one for port 0.
         self._reserved = reserve_port(config_path, "listen", config.listen.address, config.listen.port)
@@ -113,6 +114,9 @@ class Supervisor:
                 pass_fds=(write_end,),
                 stdin=asyncio.subprocess.DEVNULL,
             )
+        except OSError:
+            os.close(read_end)
+            raise
         finally:
             os.close(write_end)
         worker = self.workers[number] = WorkerProcess(number, process, read_end)
@@ -121,7 +125,13 @@ class Supervisor:
     async def keep(self, number: int) -> None:
         """For ever: start a worker, wait for its end, start the next one at once."""
         while not self.stopping.is_set():
-            worker = await self.start_worker(number)
+            try:
+                worker = await self.start_worker(number)
+            except OSError as error:
+                # No process or no memory for one: the others serve on meanwhile.
+                self._log.error("worker_not_started", worker=number, error=error.strerror or type(error).__name__)
+                await asyncio.sleep(_START_RETRY_S)
+                continue
             started = time.monotonic()
             watchdog = asyncio.ensure_future(self._watch(worker))
             code = await worker.process.wait()
@@ -169,6 +179,12 @@ class Supervisor:
             self.config = config
             self._log.info("reloaded", policy=self.policy)
         return refused
+
+    def task_ended(self, task: asyncio.Task[None]) -> None:
+        """Hear of a task that should run for ever: without it nothing is reloaded or started again."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.is_broken = True
+            self._log.error("supervisor_failed", error=type(error).__name__)
 
     def say_serving(self, admin_port: int) -> None:
         """Tell the operator that it is up, and where."""
@@ -231,9 +247,12 @@ async def _serve(config_path: Path, config: Config, announce: Callable[[Supervis
             policy=lambda: supervisor.policy,
         )
         tasks = [
-            asyncio.ensure_future(_watch_files(supervisor, hup)),
+            asyncio.ensure_future(reload_on_change(supervisor, hup)),
             asyncio.ensure_future(_keep_crl(keeper, supervisor)),
         ]
+        for task in (*tasks, *keeps):
+            task.add_done_callback(supervisor.task_ended)
+            task.add_done_callback(lambda _: done.set())
         try:
             failed = await _first_start(supervisor, done)
             if failed:
@@ -244,7 +263,7 @@ async def _serve(config_path: Path, config: Config, announce: Callable[[Supervis
                 announce(supervisor, admin.port)
             await done.wait()
             supervisor.say_stopping()
-            return 0
+            return int(supervisor.is_broken)
         finally:
             await supervisor.stop()
             for task in (*tasks, *keeps):
@@ -264,18 +283,6 @@ async def _first_start(supervisor: Supervisor, done: asyncio.Event) -> str:
             return error
         await asyncio.sleep(0.01)
     return "" if done.is_set() else "the workers did not start in time"
-
-
-async def _watch_files(supervisor: Supervisor, hup: asyncio.Event) -> None:
-    """Reload on SIGHUP and whenever a file the configuration names has changed."""
-    seen = stamps(watched_paths(supervisor.config_path, supervisor.config))
-    while True:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(hup.wait(), _LOOK_S)
-        before, seen = seen, stamps(watched_paths(supervisor.config_path, supervisor.config))
-        if hup.is_set() or seen != before:
-            hup.clear()
-            await supervisor.reload()
 
 
 async def _keep_crl(keeper: Housekeeping, supervisor: Supervisor) -> None:

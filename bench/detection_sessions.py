@@ -23,11 +23,10 @@ from bench.detection_world import World
 from bench.processes import BenchFailed
 from gateway.core import paths as own
 from gateway.core.cookies import BOUND, SESSION
-from gateway.core.ports.stores import subject_key
 from gateway.core.reasons import Refusal
 from gateway.core.routes import Route
 from gateway.core.signals import Observation
-from gateway.core.subject import Device, Identity, Session
+from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.identity.oidc.relying_party import Tokens
 from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
 from gateway.identity.sessions.dbsc import LIFE_S, RESPONSE, Dbsc, Instructions

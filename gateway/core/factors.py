@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any, ClassVar, Protocol
 
 from gateway.core.reasons import Refusal
+from gateway.core.subject import subject_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class FactorOwner:
     @property
     def handle(self) -> bytes:
         """32 bytes that stand for this issuer and subject alone, and say neither."""
-        text = f"gateway/v1/factor-owner|{len(self.issuer)}|{self.issuer}|{self.subject}"
+        text = f"gateway/v1/factor-owner|{subject_key(self.issuer, self.subject)}"
         return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 

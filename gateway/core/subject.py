@@ -111,3 +111,8 @@ class Session:
             "elevated_at": self.elevated_at,
             "elevated_amr": list(self.elevated_amr),
         }
+
+
+def subject_key(issuer: str, subject: str) -> str:
+    """One text for an issuer and a subject (or another name that the issuer gives), that no other two give."""
+    return f"{len(issuer)}|{issuer}|{subject}"

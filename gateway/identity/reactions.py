@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gateway.core.ports.documents import Documents
 from gateway.core.ports.stores import SessionStore, StoreDown
-from gateway.core.subject import Identity, Session
+from gateway.core.subject import Identity, Session, subject_key
 from gateway.identity.sessions.login_sessions import LoginSessions
 from gateway.identity.ssf.events import EventSink, EventSubject, risk_rose, tell_nobody
 from gateway.identity.zitadel.access import ApiFailure
@@ -86,7 +86,7 @@ class Reactions:
 
     async def unlock(self, issuer: str, subject: str) -> ApiFailure | None:
         """Want no lock any more, and unlock the account; None when it is. Raises KeyError as `lock` does."""
-        await self._documents.delete(COLLECTION, _key(issuer, subject))
+        await self._documents.delete(COLLECTION, subject_key(issuer, subject))
         failure = await self._locks[issuer].unlock(subject)
         return None if failure is None or failure.kind in {"precondition", "unchanged"} else failure
 
@@ -109,12 +109,12 @@ class Reactions:
 
     async def _told(self, identity: Identity, why: str) -> None:
         """Those who follow this gateway hear of it once an hour."""
-        key, now = _key(identity.issuer, identity.subject), self._clock()
+        key, now = subject_key(identity.issuer, identity.subject), self._clock()
         if await self._documents.put(TOLD, key, b"{}", now + _TOLD_S, version=0):
             await self._tell(risk_rose(EventSubject(identity.issuer, identity.subject), why, now))
 
     async def _lock(self, issuer: str, subject: str) -> ApiFailure | None:
-        key = _key(issuer, subject)
+        key = subject_key(issuer, subject)
         value = json.dumps(subject).encode()
         await self._documents.overwrite(COLLECTION, key, value, self._clock() + _KEPT_S, group=issuer)
         failure = await self._locks[issuer].lock(subject)
@@ -123,7 +123,3 @@ class Reactions:
             return failure
         await self._documents.delete(COLLECTION, key)
         return None
-
-
-def _key(issuer: str, subject: str) -> str:
-    return f"{len(issuer)}|{issuer}|{subject}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway.core.obligations import ObligationContext
-from gateway.core.ports.stores import subject_key
 from gateway.core.reasons import Refusal
+from gateway.core.subject import subject_key
 from gateway.obligations.body import OpenBody, without_description
 from gateway.pipeline.headers import Forward
 

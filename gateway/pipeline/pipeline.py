@@ -30,11 +30,11 @@ from gateway.core.ports.pipeline import (
     RiskAssessor,
     SessionBinder,
 )
-from gateway.core.ports.stores import StoreDown, subject_key
+from gateway.core.ports.stores import StoreDown
 from gateway.core.reasons import Refusal, reason
 from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits
 from gateway.core.routes import Route, RouteTable
-from gateway.core.subject import Device, Identity, Session
+from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.obligations.plan import NO_PLAN, Obligations, Plan
 from gateway.obligations.steps import ObligationFailed
 from gateway.pipeline.headers import Forward, Signer, request_headers

@@ -17,10 +17,10 @@ from typing import Any
 
 from gateway.core.decision import NO_SIGNAL, RiskReport, RiskTerm
 from gateway.core.ports.pipeline import Network
-from gateway.core.ports.stores import StoreDown, subject_key
+from gateway.core.ports.stores import StoreDown
 from gateway.core.request import RequestFacts
 from gateway.core.signals import Observation, Scope, Signal
-from gateway.core.subject import Device, Identity, Session
+from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.risk.memory import Kind, Remembered, RiskMemory
 from gateway.risk.scoring import LoginPattern, Thresholds, bounded, counted_once, digest, keys_of, no_relief, observe
 

@@ -12,10 +12,9 @@ from typing import Any, Literal, Protocol
 
 from gateway.core.decision import RiskTerm
 from gateway.core.ports.pipeline import Network
-from gateway.core.ports.stores import subject_key
 from gateway.core.request import RequestFacts
 from gateway.core.signals import Observation, Scope, Signal
-from gateway.core.subject import Device, Identity, Session
+from gateway.core.subject import Device, Identity, Session, subject_key
 
 _BRANDS = re.compile(r'"([^"]{1,60})";v=')
 _LOGIN_BOUND = 8.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.config import Config
 from gateway.core import paths
-from gateway.core.ports.stores import subject_key
+from gateway.core.subject import subject_key
 from gateway.core.request import RequestFacts
 from gateway.endpoints.account import AccountEndpoints
 from gateway.endpoints.browser_request import browser_limiter

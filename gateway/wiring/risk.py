@@ -16,10 +16,10 @@ from gateway.config import Config
 from gateway.core.decision import NO_SIGNAL, RiskReport
 from gateway.core.ports.documents import Documents
 from gateway.core.ports.pipeline import Network, RiskAssessor
-from gateway.core.ports.stores import Changes, StoreDown, subject_key
+from gateway.core.ports.stores import Changes, StoreDown
 from gateway.core.request import RequestFacts
 from gateway.core.routes import RouteTable
-from gateway.core.subject import Device, Identity, Session
+from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.identity.ssf.receiver import RISKS
 from gateway.observability import log
 from gateway.risk.assessor import LEVELS, Assessor

@@ -20,9 +20,9 @@ from websockets.asyncio.server import serve as serve_websocket
 from gateway.adapters.sqlite.store import SqliteStore
 from gateway.core.decision import Decision, Obligation
 from gateway.core.obligations import Headers
-from gateway.core.ports.stores import StoreDown, subject_key
+from gateway.core.ports.stores import StoreDown
 from gateway.core.reasons import Refusal
-from gateway.core.subject import Device, Identity, Session
+from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.edge.mitm import reevaluation as live
 from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 from gateway.obligations.plan import Obligations

@@ -130,6 +130,21 @@ def test_no_record_is_rewritten_whole() -> None:
     assert whole == {"add_device", "put_session"}
 
 
+def test_compare_and_set_and_leases_are_written_once() -> None:
+    """Outside gateway/state a document is put where nothing is (`version=0`), and no loop goes round a `put`."""
+    wrong = []
+    for path in SOURCES:
+        if name_of(path).startswith(("gateway/state/", "gateway/adapters/")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ocuments.put")):
+                continue
+            versions = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "version"]
+            if versions != ["0"]:
+                wrong.append(f"{name_of(path)}:{node.lineno}")
+    assert wrong == []
+
+
 def test_every_lock_entry_has_a_hash() -> None:
     for lock in ("requirements.lock", "requirements-dev.lock"):
         text = (ROOT / lock).read_text(encoding="utf-8")

@@ -10,7 +10,8 @@ import asyncio
 import time
 from dataclasses import replace
 
-from gateway.core.ports.stores import Change, Store, subject_key
+from gateway.core.ports.stores import Change, Store
+from gateway.core.subject import subject_key
 from tests.support.store_conformance import DEVICE, NOW, SESSION
 
 

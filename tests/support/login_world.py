@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import itertools
 import json
 import secrets
 from collections import Counter
@@ -62,6 +63,7 @@ class MemoryDocuments:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.kept: dict[tuple[str, str], tuple[Document, str]] = {}
+        self._versions = itertools.count(1, 7)  # a version is given once, and nobody guesses the next
 
     async def get(self, collection: str, key: str, now: float) -> Document | None:
         found = self.kept.get((collection, key))
@@ -82,9 +84,7 @@ class MemoryDocuments:
         self._write(collection, key, value, expires_at, group)
 
     def _write(self, collection: str, key: str, value: bytes, expires_at: float, group: str) -> None:
-        there, _ = self.kept.get((collection, key), (None, ""))
-        number = 1 if there is None else there.version + 1
-        self.kept[collection, key] = Document(key, value, number, expires_at), group
+        self.kept[collection, key] = Document(key, value, next(self._versions), expires_at), group
 
     async def take(self, collection: str, key: str, now: float) -> Document | None:
         found = await self.get(collection, key, now)

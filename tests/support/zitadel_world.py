@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -157,6 +158,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, str], Document] = {}
+        self._versions = itertools.count(1, 7)  # a version is given once, and nobody guesses the next
         self.down = False
 
     def _look(self) -> None:
@@ -187,9 +189,7 @@ class Memory:
 
     async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
         self._look()
-        found = self.held.get((collection, key))
-        there = found.version if found is not None else 0
-        self.held[collection, key] = Document(key, value, there + 1, expires_at)
+        self.held[collection, key] = Document(key, value, next(self._versions), expires_at)
 
     async def take(self, collection: str, key: str, now: float) -> Document | None:
         found = await self.get(collection, key, now)

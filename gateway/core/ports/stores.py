@@ -180,11 +180,6 @@ class Change:
     key: str
 
 
-def subject_key(issuer: str, subject: str) -> str:
-    """One text for an issuer and a subject, that no other two give."""
-    return f"{len(issuer)}|{issuer}|{subject}"
-
-
 class Changes(Protocol):
     """News for every worker and machine: what changed, in order, with nothing lost unnoticed.
 

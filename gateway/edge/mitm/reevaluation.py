@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.ports.stores import Change, Changes, StoreDown, subject_key
+from gateway.core.ports.stores import Change, Changes, StoreDown
+from gateway.core.subject import subject_key
 from gateway.edge.mitm.commands import Interrupt
 from gateway.edge.mitm.exchange import Exchange
 from gateway.pipeline.headers import Forward

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 
 from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
+from gateway.state.collection import Codec, Collection
 
 WINDOW_S = 300.0
 LOCK_S, LOCK_MOST_S = 300.0, 86_400.0
 _REMEMBERED_S = 86_400.0
 _DOUBLINGS = 16
-_TRIES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,11 @@ class _Count:
     until: float = 0.0
 
 
+_CODEC: Codec[_Count] = Codec(
+    encode=lambda count: json.dumps(asdict(count)).encode(), decode=lambda value: _Count(**json.loads(value))
+)
+
+
 class Lockout:
     """Locks a key when too many attempts fail within five minutes; `reason` is the refusal's.
 
@@ -37,22 +42,18 @@ class Lockout:
     """
 
     def __init__(self, documents: Documents, collection: str, reason: str, clock: Callable[[], float]) -> None:
-        self._documents = documents
-        self._collection = collection
+        self._counts = Collection(documents=documents, name=collection, codec=_CODEC, clock=clock)
         self._reason = reason
         self._clock = clock
 
     async def locked(self, key: str) -> Refusal | None:
         """The refusal while `key` is locked."""
-        now = self._clock()
-        count, _ = await self._read(key, now)
-        return self._refusal(count, now)
+        return self._refusal(await self._counts.get(key) or _Count(), self._clock())
 
     async def count(self, key: str, most: int) -> Refusal | None:
         """Count an attempt, or refuse it. The `most`-th failure within the window locks the key."""
-        for _ in range(_TRIES):
-            now = self._clock()
-            count, version = await self._read(key, now)
+        async for entry in self._counts.attempts(key):
+            now, count = self._clock(), entry.value or _Count()
             if locked := self._refusal(count, now):
                 return locked
             at = (*(at for at in count.at if at > now - WINDOW_S), now)
@@ -60,19 +61,13 @@ class Lockout:
             if len(at) >= most:
                 lock_s = min(LOCK_S * 2 ** min(count.locks, _DOUBLINGS), LOCK_MOST_S)
                 following = _Count((), count.locks + 1, now + lock_s)
-            kept_until = max(now, following.until) + _REMEMBERED_S
-            value = json.dumps(asdict(following)).encode()
-            if await self._documents.put(self._collection, key, value, kept_until, version=version):
+            if await self._counts.replace(entry, following, max(now, following.until) + _REMEMBERED_S):
                 return None
         return Refusal(self._reason, "too much at the same time")
 
     async def forget(self, key: str) -> None:
         """An attempt was a success."""
-        await self._documents.delete(self._collection, key)
-
-    async def _read(self, key: str, now: float) -> tuple[_Count, int]:
-        document = await self._documents.get(self._collection, key, now)
-        return (_Count(), 0) if document is None else (_Count(**json.loads(document.value)), document.version)
+        await self._counts.delete(key)
 
     def _refusal(self, count: _Count, now: float) -> Refusal | None:
         return Refusal(self._reason, f"for {count.until - now:.0f} s more") if now < count.until else None

@@ -22,13 +22,13 @@ from gateway.core.factors import Factor, FactorOwner
 from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
 from gateway.identity.factors.lockout import Lockout
+from gateway.state.collection import Codec, Collection
 
 FACTORS, STEPS, ATTEMPTS = "factors", "factor_step", "factor_attempts"
 CHALLENGE_LIFE_S, ENROLMENT_LIFE_S, PROOF_LIFE_S = 300.0, 600.0, 300.0
 FAILURES, ENROLMENTS = 5, 20  # in five minutes
 MOST_FACTORS, MOST_STEPS = 20, 10
 _NEVER = 253_402_300_799.0  # the last second of the year 9999
-_TRIES = 50
 _LABEL_CHARACTERS = 64
 
 
@@ -91,18 +91,29 @@ class _Step:
     tries: int = 1
 
 
+_FACTORS: Codec[tuple[_Kept, ...]] = Codec(
+    encode=lambda factors: json.dumps([asdict(factor) for factor in factors], separators=(",", ":")).encode(),
+    decode=lambda value: tuple(_Kept(**item) for item in json.loads(value)),
+)
+_STEPS: Codec[_Step] = Codec(
+    encode=lambda step: json.dumps(asdict(step), separators=(",", ":")).encode(),
+    decode=lambda value: _Step(**json.loads(value)),
+)
+
+
 class Factors:
     """The factors of everybody. `factors` are the plugins by kind, the strongest first; `kinds` has them."""
 
     def __init__(self, documents: Documents, factors: Mapping[str, Factor], clock: Callable[[], float]) -> None:
-        self._documents = documents
+        self._factors = Collection(documents=documents, name=FACTORS, codec=_FACTORS, clock=clock)
+        self._steps = Collection(documents=documents, name=STEPS, codec=_STEPS, clock=clock)
         self.kinds: Mapping[str, Factor] = dict(factors)
         self._clock = clock
         self._attempts = Lockout(documents, ATTEMPTS, "factor_locked", clock)
 
     async def enrolled(self, owner: FactorOwner) -> Sequence[EnrolledFactor]:
         """A person's factors, oldest first; of kinds that are switched off too, they cannot be proven."""
-        kept, _ = await self._read(owner)
+        kept = await self._factors.get(_key(owner)) or ()
         return [self._seen(factor) for factor in kept]
 
     # ---- enrolment ----
@@ -118,7 +129,7 @@ class Factors:
         plugin = self.kinds.get(kind)
         if plugin is None:
             return Refusal("factor_unknown", "no such kind")
-        kept, _ = await self._read(owner)
+        kept = await self._factors.get(_key(owner)) or ()
         proved_by = self._proved_by(owner, proof)
         if refusal := _may_change(kept, proved_by) or _is_full(kept):
             return refusal
@@ -150,9 +161,8 @@ class Factors:
         plugin = self.kinds.get(step.kind)
         if plugin is None:
             return Refusal("factor_unknown", "no such kind")
-        for _ in range(_TRIES):
-            now = self._clock()
-            kept, version = await self._read(owner)
+        async for entry in self._factors.attempts(_key(owner)):
+            now, kept = self._clock(), entry.value or ()
             if refusal := _may_change(kept, step.proved_by) or _is_full(kept):
                 return refusal
             state = await asyncio.to_thread(plugin.enrol_finish, step.pending, _states(kept, step.kind), answer, now)
@@ -162,7 +172,7 @@ class Factors:
                 return state
             new = _Kept(secrets.token_urlsafe(12), step.kind, _label(label), now, None, state)
             left = [factor for factor in kept if plugin.many or factor.kind != new.kind]
-            if await self._write(owner, [*left, new], version):
+            if await self._factors.replace(entry, (*left, new), _NEVER):
                 await self._attempts.forget(_key(owner))
                 return self._seen(new)
         return Refusal("factor_invalid", "too much at the same time")
@@ -172,7 +182,7 @@ class Factors:
     async def begin_challenge(self, owner: FactorOwner, kind: str) -> PendingChallenge | Refusal:
         """Ask a person for a proof of a factor of this kind. Refusals: `factor_unknown`, `factor_locked`."""
         plugin = self.kinds.get(kind)
-        kept, _ = await self._read(owner)
+        kept = await self._factors.get(_key(owner)) or ()
         states = _states(kept, kind)
         if plugin is None or not states:
             return Refusal("factor_unknown")
@@ -204,9 +214,8 @@ class Factors:
     async def _prove(
         self, owner: FactorOwner, plugin: Factor, step: _Step, answer: Mapping[str, Any]
     ) -> Proof | Refusal:
-        for _ in range(_TRIES):
-            now = self._clock()
-            kept, version = await self._read(owner)
+        async for entry in self._factors.attempts(_key(owner)):
+            now, kept = self._clock(), entry.value or ()
             mine = [factor for factor in kept if factor.kind == step.kind]
             if not mine:
                 return Refusal("factor_unknown")
@@ -215,7 +224,8 @@ class Factors:
             if isinstance(found, Refusal):
                 return found
             used = replace(mine[found.index], state=found.state, used_at=now)
-            if await self._write(owner, [used if factor.id == used.id else factor for factor in kept], version):
+            changed = tuple(used if factor.id == used.id else factor for factor in kept)
+            if await self._factors.replace(entry, changed, _NEVER):
                 return Proof(owner.issuer, owner.subject, used.id, used.kind, found.amr, now)
         return Refusal("factor_invalid", "too much at the same time")
 
@@ -225,20 +235,20 @@ class Factors:
         """Remove a factor; None when it is gone. Refusals: `factor_unknown`, `factor_proof_missing`."""
         proved_by = self._proved_by(owner, proof)
 
-        for _ in range(_TRIES):
-            kept, version = await self._read(owner)
-            left = [factor for factor in kept if factor.id != factor_id]
+        async for entry in self._factors.attempts(_key(owner)):
+            kept = entry.value or ()
+            left = tuple(factor for factor in kept if factor.id != factor_id)
             if len(left) == len(kept):
                 return Refusal("factor_unknown")
             if refusal := _may_change(kept, proved_by):
                 return refusal
-            if await self._write(owner, left, version):
+            if await self._factors.replace(entry, left, _NEVER):
                 return None
         return Refusal("factor_invalid", "too much at the same time")
 
     async def forget(self, owner: FactorOwner) -> bool:
         """Remove all of a person's factors, for an operator who knows that it is them; whether there were any."""
-        return await self._documents.delete(FACTORS, _key(owner))
+        return await self._factors.delete(_key(owner))
 
     # ---- the store ----
 
@@ -253,40 +263,27 @@ class Factors:
         about = {} if plugin is None else plugin.describe(factor.state)
         return EnrolledFactor(factor.id, factor.kind, factor.label, factor.created_at, factor.used_at, about)
 
-    async def _read(self, owner: FactorOwner) -> tuple[list[_Kept], int]:
-        """A person's factors and the version of their document, 0 without one."""
-        document = await self._documents.get(FACTORS, _key(owner), self._clock())
-        if document is None:
-            return [], 0
-        return [_Kept(**item) for item in json.loads(document.value)], document.version
-
-    async def _write(self, owner: FactorOwner, kept: Sequence[_Kept], version: int) -> bool:
-        value = json.dumps([asdict(factor) for factor in kept], separators=(",", ":")).encode()
-        return await self._documents.put(FACTORS, _key(owner), value, _NEVER, version=version)
-
     async def _wait_for(self, step: _Step) -> str:
         """Keep a step until it is answered, under a fresh id. Of too many the oldest go."""
-        waiting = await self._documents.list(STEPS, step.owner, self._clock())
+        waiting = await self._steps.list(step.owner)
         for old in waiting[: max(0, len(waiting) - MOST_STEPS + 1)]:
-            await self._documents.delete(STEPS, old.key)
+            await self._steps.delete(old.key)
         step_id = secrets.token_urlsafe(32)
         await self._put_step(step_id, step)
         return step_id
 
     async def _put_step(self, step_id: str, step: _Step) -> None:
-        value = json.dumps(asdict(step), separators=(",", ":")).encode()
-        await self._documents.put(STEPS, digest(step_id), value, step.expires_at, version=0, group=step.owner)
+        await self._steps.add(digest(step_id), step, step.expires_at, group=step.owner)
 
     async def _take(self, owner: FactorOwner, step_id: str, what: str) -> _Step | None:
         """The step of this id, which waits no longer; None when it is not (any more), or not this person's."""
         if not is_value(step_id):
             return None
-        key, now = digest(step_id), self._clock()
-        found = await self._documents.get(STEPS, key, now)
-        step = None if found is None else _Step(**json.loads(found.value))
+        key = digest(step_id)
+        step = await self._steps.get(key)
         if step is None or (step.owner, step.what) != (_key(owner), what):
             return None  # looked at before it is taken: nobody ends the step of another
-        return None if await self._documents.take(STEPS, key, now) is None else step
+        return await self._steps.take(key)
 
 
 def _may_change(kept: Sequence[_Kept], proved_by: str) -> Refusal | None:

@@ -21,6 +21,7 @@ from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
 from gateway.core.request import RawRequest, RequestFacts
 from gateway.core.routes import Route
+from gateway.state.collection import Codec, Collection
 
 COLLECTION = "held"
 LIFE_S = 900
@@ -75,6 +76,49 @@ class PendingRequest:
         return RawRequest(self.method.encode("ascii"), b"", self.target.encode("ascii"), fields, "1.1")
 
 
+def _encode(held: PendingRequest) -> bytes:
+    document = {
+        "host": held.host,
+        "method": held.method,
+        "target": held.target,
+        "binding": held.binding,
+        "authority": held.authority,
+        "headers": held.headers,
+        "body": b64encode(held.body).decode("ascii"),
+        "issuers": held.issuers,
+        "zero_log": held.zero_log,
+        "fresh": held.fresh,
+        "step_up_methods": held.step_up_methods,
+        "step_up_max_age_s": held.step_up_max_age_s,
+        "reasons": held.reasons,
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _decode(value: bytes) -> PendingRequest:
+    """The request; its id stands in no document, whoever asks for it has it."""
+    document = json.loads(value)
+    return PendingRequest(
+        id="",
+        host=document["host"],
+        method=document["method"],
+        target=document["target"],
+        binding=document["binding"],
+        authority=document["authority"],
+        headers=tuple((name, text) for name, text in document["headers"]),
+        body=b64decode(document["body"]),
+        issuers=tuple(document["issuers"]),
+        zero_log=document["zero_log"],
+        fresh=document["fresh"],
+        step_up_methods=tuple(document["step_up_methods"]),
+        step_up_max_age_s=document["step_up_max_age_s"],
+        reasons=tuple(document["reasons"]),
+    )
+
+
+_CODEC: Codec[PendingRequest] = Codec(encode=_encode, decode=_decode)
+
+
 class PendingRequests:
     """Requests that wait, for a quarter of an hour. Raises StoreDown."""
 
@@ -86,7 +130,7 @@ class PendingRequests:
         origin: Callable[[str], str],
         budget_bytes: int = _BUDGET_BYTES,
     ) -> None:
-        self._documents = documents
+        self._pending = Collection(documents=documents, name=COLLECTION, codec=_CODEC, clock=clock)
         self._clock = clock
         self._random = random
         self._origin = origin
@@ -132,33 +176,31 @@ class PendingRequests:
             step_up_max_age_s=step_up.max_age_s if step_up is not None else 0,
             reasons=tuple(reasons),
         )
-        value = _encode(held)
-        if not self._budget.take(client_network(facts.client_ip), len(value)):
+        if not self._budget.take(client_network(facts.client_ip), len(_encode(held))):
             return Refusal("too_many_attempts", "held requests")
-        await self._documents.put(COLLECTION, digest(held.id), value, self._clock() + LIFE_S, version=0)
+        await self._pending.add(digest(held.id), held, self._clock() + LIFE_S)
         return held
 
     async def look(self, held_id: str) -> PendingRequest | None:
         """The request that waits under this id; None when there is none (any more)."""
         if not is_value(held_id):
             return None
-        document = await self._documents.get(COLLECTION, digest(held_id), self._clock())
-        return None if document is None else _decode(held_id, document.value)
+        pending = await self._pending.get(digest(held_id))
+        return None if pending is None else replace(pending, id=held_id)
 
     async def freshen(self, held: PendingRequest) -> bool:
         """From now on this request waits for a new sign-in, as long as it would have; False when it waits no more."""
-        document = await self._documents.get(COLLECTION, digest(held.id), self._clock())
-        if document is None:
+        entry = await self._pending.read(digest(held.id))
+        if entry.value is None:
             return False
-        value = _encode(replace(held, fresh=True))
-        return await self._documents.put(COLLECTION, document.key, value, document.expires_at, version=document.version)
+        return await self._pending.replace(entry, replace(entry.value, fresh=True), entry.expires_at)
 
     async def take(self, held_id: str) -> PendingRequest | None:
         """As `look`, and it waits no longer: of several callers one gets it."""
         if not is_value(held_id):
             return None
-        document = await self._documents.take(COLLECTION, digest(held_id), self._clock())
-        return None if document is None else _decode(held_id, document.value)
+        pending = await self._pending.take(digest(held_id))
+        return None if pending is None else replace(pending, id=held_id)
 
     def _is_own(self, facts: RequestFacts) -> bool:
         """Whether the host's own page sent this; saying nothing is not enough."""
@@ -195,42 +237,3 @@ class _Budget:
 def cookies_going_on(facts: RequestFacts, name: str, value: str) -> str:
     """The Cookie header of a request that goes on: the browser's present cookies and the new one of ours."""
     return "; ".join([*without_ours(facts.header_values("cookie")), f"{name}={value}"])
-
-
-def _encode(held: PendingRequest) -> bytes:
-    document = {
-        "host": held.host,
-        "method": held.method,
-        "target": held.target,
-        "binding": held.binding,
-        "authority": held.authority,
-        "headers": held.headers,
-        "body": b64encode(held.body).decode("ascii"),
-        "issuers": held.issuers,
-        "zero_log": held.zero_log,
-        "fresh": held.fresh,
-        "step_up_methods": held.step_up_methods,
-        "step_up_max_age_s": held.step_up_max_age_s,
-        "reasons": held.reasons,
-    }
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _decode(held_id: str, value: bytes) -> PendingRequest:
-    found = json.loads(value)
-    return PendingRequest(
-        id=held_id,
-        host=found["host"],
-        method=found["method"],
-        target=found["target"],
-        binding=found["binding"],
-        authority=found["authority"],
-        headers=tuple((name, text) for name, text in found["headers"]),
-        body=b64decode(found["body"]),
-        issuers=tuple(found["issuers"]),
-        zero_log=found["zero_log"],
-        fresh=found["fresh"],
-        step_up_methods=tuple(found["step_up_methods"]),
-        step_up_max_age_s=found["step_up_max_age_s"],
-        reasons=tuple(found["reasons"]),
-    )

@@ -26,6 +26,7 @@ from gateway.core.request import RequestFacts
 from gateway.identity.jose.key_proof import ClaimedProof, public_key, read_proof
 from gateway.identity.sessions.cookies import BrowserSession, BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
+from gateway.state.collection import Codec, Collection, Entry
 
 COLLECTION, CHALLENGES = "dbsc", "dbsc_challenge"
 REGISTRATION, CHALLENGE = "secure-session-registration", "secure-session-challenge"
@@ -57,6 +58,16 @@ class BoundKey:
     def knows(self, cookie_digest: str, now: float) -> bool:
         """Whether this is the digest of a bound cookie that is good now."""
         return any(now < until and hmac.compare_digest(kept, cookie_digest) for kept, until in self.cookies)
+
+
+def _decode(value: bytes) -> BoundKey:
+    document: dict[str, Any] = json.loads(value)
+    return BoundKey(**(document | {"cookies": tuple((cookie, until) for cookie, until in document["cookies"])}))
+
+
+_CODEC: Codec[BoundKey] = Codec(
+    encode=lambda key: json.dumps(asdict(key), separators=(",", ":")).encode(), decode=_decode
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,7 @@ class Dbsc:
         life_s: float = LIFE_S,
     ) -> None:
         self._documents = documents
+        self._keys = Collection(documents=documents, name=COLLECTION, codec=_CODEC, clock=clock)
         self._cookies = cookies
         self._logins = logins
         self._origin = origin
@@ -111,10 +123,10 @@ class Dbsc:
         Refusals: `cookie_ambiguous`; `binding_unproven`; `binding_mismatch` once the grace is over.
         """
         now = self._clock()
-        document = await self._documents.get(COLLECTION, browser.key, now)
-        if document is None:
+        entry = await self._keys.read(browser.key)
+        key = entry.value
+        if key is None:
             return ()
-        key = _decode(document.value)
         value = read_cookie(facts.header_values("cookie"), BOUND)
         if isinstance(value, Refusal) and value.reason == "cookie_ambiguous":
             return value
@@ -126,7 +138,7 @@ class Dbsc:
             return Refusal("binding_mismatch", login.id)
         if key.unproven_at is None:
             # Lost when a proof comes in between, and then there is nothing to note.
-            await self._put(browser.key, replace(key, unproven_at=now), document.version)
+            await self._keys.replace(entry, replace(key, unproven_at=now), key.ends_at + _KEPT_S)
         return Refusal("binding_unproven", login.id)
 
     # ---- registration ----
@@ -155,7 +167,7 @@ class Dbsc:
             return Refusal(_REASON, "signature")
         browser, login = found
         key = BoundKey(proof.algorithm, jwk, self._clock(), login.ends_at, ())
-        return await self._renew(browser, key, 0) or Refusal(_REASON, "the session has a key")
+        return await self._renew(browser, key, Entry(browser.key, None, 0)) or Refusal(_REASON, "the session has a key")
 
     # ---- refresh ----
 
@@ -172,10 +184,9 @@ class Dbsc:
         if found is None:
             return Over()
         browser, _ = found
-        document = await self._documents.get(COLLECTION, browser.key, self._clock())
-        if document is None:
+        key = await self._keys.get(browser.key)
+        if key is None:
             return Over()
-        key = _decode(document.value)
         if facts.header(RESPONSE) is None:
             return await self._challenged(browser)
         proof = self._proof(facts)
@@ -187,11 +198,10 @@ class Dbsc:
             return await self._challenged(browser)
         if not proof.is_signed_by(key.jwk):
             return Refusal(_REASON, "signature")
-        for _ in range(_TRIES):
-            document = await self._documents.get(COLLECTION, browser.key, self._clock())
-            if document is None:
+        async for entry in self._keys.attempts(browser.key, _TRIES):
+            if entry.value is None:
                 return Over()
-            if renewed := await self._renew(browser, _decode(document.value), document.version):
+            if renewed := await self._renew(browser, entry.value, entry):
                 return renewed
         return await self._challenged(browser)
 
@@ -230,12 +240,13 @@ class Dbsc:
         asked: Mapping[str, str] = {} if document is None else json.loads(document.value)
         return asked.get("session") if asked.get("use") == use else None
 
-    async def _renew(self, browser: BrowserSession, key: BoundKey, version: int) -> Instructions | None:
+    async def _renew(self, browser: BrowserSession, key: BoundKey, over: Entry[BoundKey]) -> Instructions | None:
         """A new bound cookie beside those that are still good; None when somebody else wrote meanwhile."""
         now, value = self._clock(), self._random()
         good = tuple(item for item in key.cookies if now < item[1])[-1:]
         fresh = (digest(value), now + self._life_s + _IN_FLIGHT_S)
-        if not await self._put(browser.key, replace(key, cookies=(*good, fresh), unproven_at=None), version):
+        renewed = replace(key, cookies=(*good, fresh), unproven_at=None)
+        if not await self._keys.replace(over, renewed, key.ends_at + _KEPT_S):
             return None
         return Instructions(self._document(browser), cookie(BOUND, value, self._life_s))
 
@@ -254,15 +265,6 @@ class Dbsc:
             # A link on another site leads here too; without this the browser would follow it with no fresh cookie.
             "allowed_refresh_initiators": ["*"],
         }
-
-    async def _put(self, session_key: str, key: BoundKey, version: int) -> bool:
-        value = json.dumps(asdict(key), separators=(",", ":")).encode()
-        return await self._documents.put(COLLECTION, session_key, value, key.ends_at + _KEPT_S, version=version)
-
-
-def _decode(value: bytes) -> BoundKey:
-    found: dict[str, Any] = json.loads(value)
-    return BoundKey(**(found | {"cookies": tuple((kept, until) for kept, until in found["cookies"])}))
 
 
 def _unquoted(text: str) -> str:

@@ -20,9 +20,10 @@ from typing import Any
 from gateway.core.ports.documents import Documents
 from gateway.core.ports.stores import SessionRecord, SessionStore
 from gateway.core.reasons import Refusal
-from gateway.core.subject import Identity, Role
+from gateway.core.subject import Identity, Role, subject_key
 from gateway.identity.bearer.sessions import session_id
 from gateway.identity.oidc.relying_party import Tokens
+from gateway.state.collection import Codec, Collection, Entry
 
 SESSIONS, SIDS, TOKENS, HELD = "login_session", "sid", "tokens", "held_sid"
 _SHARDS = 256
@@ -87,6 +88,23 @@ class LoginSession:
         return replace(self.identity, amr=tuple(dict.fromkeys(amr)), session_hint=self.id, expires_at=self.ends_at)
 
 
+def _decode(value: bytes) -> LoginSession:
+    document: dict[str, Any] = json.loads(value)
+    identity = document["identity"]
+    identity |= {name: tuple(identity[name]) for name in ("scopes", "amr")}
+    identity["roles"] = tuple(Role(**role) for role in identity["roles"])
+    document |= {"identity": Identity(**identity), "elevated_amr": tuple(document["elevated_amr"])}
+    return LoginSession(**document)
+
+
+_CODEC: Codec[LoginSession] = Codec(
+    encode=lambda login: json.dumps(asdict(login), separators=(",", ":")).encode(), decode=_decode
+)
+_TOKENS: Codec[Tokens] = Codec(
+    encode=lambda tokens: json.dumps(asdict(tokens)).encode(), decode=lambda value: Tokens(**json.loads(value))
+)
+
+
 class LoginSessions:
     """The store of login sessions; meets `SessionEnder`."""
 
@@ -101,6 +119,8 @@ class LoginSessions:
         absolute_s: float = 43_200,
     ) -> None:
         self._documents = documents
+        self._sessions = Collection(documents=documents, name=SESSIONS, codec=_CODEC, clock=clock)
+        self._tokens = Collection(documents=documents, name=TOKENS, codec=_TOKENS, clock=clock)
         self._store = store
         self._clock = clock
         self._random = random
@@ -129,10 +149,10 @@ class LoginSessions:
         )
         await self.put_tokens(login, tokens, version=0)
         if sid:
-            await self._documents.overwrite(SIDS, login.id, b"{}", login.ends_at, group=_group(identity.issuer, sid))
-            group = _group(identity.issuer, str(_order(sid)[0]))
-            await self._documents.overwrite(HELD, login.id, sid.encode(), login.ends_at, group=group)
-        await self._put(login, 0)
+            by_sid, by_shard = (subject_key(identity.issuer, name) for name in (sid, str(_order(sid)[0])))
+            await self._documents.overwrite(SIDS, login.id, b"{}", login.ends_at, group=by_sid)
+            await self._documents.overwrite(HELD, login.id, sid.encode(), login.ends_at, group=by_shard)
+        await self._write(Entry(login.id, None, 0), login)
         # A logout that came between the two: it found no session to end.
         if sid and await self._documents.get(SIDS, _ended_key(identity.issuer, sid), now) is not None:
             await self.end(login.id, "ended by the issuer during the sign-in")
@@ -144,12 +164,10 @@ class LoginSessions:
 
         Refusals: `login_required` for an unknown one, `session_revoked`, `session_expired`.
         """
-        now = self._clock()
-        document = await self._documents.get(SESSIONS, login_id, now)
-        if document is None:
+        login = await self._sessions.get(login_id)
+        if login is None:
             return Refusal("login_required", "an unknown session")
-        login = _decode(document.value)
-        if flaw := login.flaw(now, self.idle_s):
+        if flaw := login.flaw(self._clock(), self.idle_s):
             return flaw
         record = await self._store.session(login_id)
         if record is not None and record.revoked_at is not None:
@@ -159,14 +177,12 @@ class LoginSessions:
 
     async def change(self, login_id: str, make: Callable[[LoginSession], LoginSession | None]) -> LoginSession | None:
         """Apply `make` to the session as it is now, by compare-and-set; None when it is over or `make` says None."""
-        for _ in range(_TRIES):
-            now = self._clock()
-            document = await self._documents.get(SESSIONS, login_id, now)
-            login = None if document is None else _decode(document.value)
-            if document is None or login is None or login.flaw(now, self.idle_s):
+        async for entry in self._sessions.attempts(login_id, _TRIES):
+            login = entry.value
+            if login is None or login.flaw(self._clock(), self.idle_s):
                 return None
             changed = make(login)
-            if changed is None or await self._put(changed, document.version):
+            if changed is None or await self._write(entry, changed):
                 return changed
         return None
 
@@ -210,23 +226,21 @@ class LoginSessions:
 
     async def tokens(self, login_id: str) -> tuple[Tokens, int] | None:
         """What the issuer handed out last, and its version; None when there is nothing."""
-        document = await self._documents.get(TOKENS, login_id, self._clock())
-        return None if document is None else (Tokens(**json.loads(document.value)), document.version)
+        entry = await self._tokens.read(login_id)
+        return None if entry.value is None else (entry.value, entry.version)
 
     async def put_tokens(self, login: LoginSession, tokens: Tokens, *, version: int) -> bool:
         """Keep tokens in place of those of `version`; whether they were kept."""
-        value = json.dumps(asdict(tokens)).encode()
-        return await self._documents.put(TOKENS, login.id, value, login.ends_at, version=version)
+        return await self._tokens.replace(Entry(login.id, None, version), tokens, login.ends_at)
 
     # ---- the end ----
 
     async def end(self, login_id: str, why: str) -> bool:
         """End a session; whether it was there and had not ended before."""
         now = self._clock()
-        for left in reversed(range(_TRIES)):
-            document = await self._documents.get(SESSIONS, login_id, now)
-            login = None if document is None else _decode(document.value)
-            if document is None or login is None:
+        async for entry in self._sessions.attempts(login_id, _TRIES):
+            login = entry.value
+            if login is None:
                 return False
             if login.ended_at is not None:
                 # Ended, and maybe not told: the store went away in between, and whoever asked asks again.
@@ -234,10 +248,12 @@ class LoginSessions:
                 if record is None or record.revoked_at is not None:
                     return False
                 break
-            # Where somebody else writes all the time, the end goes over what is there.
-            if await self._put(replace(login, ended_at=now, ended_why=why), document.version if left else None):
+            if await self._write(entry, replace(login, ended_at=now, ended_why=why)):
                 break
-        await self._documents.delete(TOKENS, login_id)
+        else:
+            # Where somebody else writes all the time, the end goes over what is there.
+            await self._overwrite(login_id, now, why)
+        await self._tokens.delete(login_id)
         await self._documents.delete(HELD, login_id)
         await self._store.revoke_session(login_id, now, why)
         return True
@@ -249,8 +265,8 @@ class LoginSessions:
         now, ended = self._clock(), 0
         if sid:
             await self._documents.overwrite(SIDS, _ended_key(issuer, sid), b"{}", now + _ENDED_SID_KEPT_S)
-            for found in await self._documents.list(SIDS, _group(issuer, sid), now):
-                login = await self._read(found.key)
+            for found in await self._documents.list(SIDS, subject_key(issuer, sid), now):
+                login = await self._sessions.get(found.key)
                 if login is None or (subject is not None and login.identity.subject != subject):
                     continue
                 ended += await self.end(login.id, why)
@@ -289,9 +305,9 @@ class LoginSessions:
 
     async def of_subject(self, issuer: str, subject: str) -> list[LoginSession]:
         """A person's running sessions, oldest first."""
-        now = self._clock()
-        found = [_decode(item.value) for item in await self._documents.list(SESSIONS, _group(issuer, subject), now)]
-        return [login for login in found if login.flaw(now, self.idle_s) is None]
+        now, entries = self._clock(), await self._sessions.list(subject_key(issuer, subject))
+        logins = [entry.value for entry in entries if entry.value is not None]
+        return [login for login in logins if login.flaw(now, self.idle_s) is None]
 
     async def held_sids(self, issuer: str, after: str, limit: int) -> list[str]:
         """An issuer's names of the sessions that run here: those that come after one of them, so many at most.
@@ -301,7 +317,7 @@ class LoginSessions:
         now, found = self._clock(), set[str]()
         start = _order(after) if after else (0, "")
         for shard in range(start[0], _SHARDS):
-            documents = await self._documents.list(HELD, _group(issuer, str(shard)), now)
+            documents = await self._documents.list(HELD, subject_key(issuer, str(shard)), now)
             found |= {sid for item in documents if _order(sid := item.value.decode()) > start}
             if len(found) >= limit:
                 break
@@ -313,29 +329,22 @@ class LoginSessions:
             return 0
         return int(await self._store.revoke_session(bearer_id, self._clock(), why))
 
-    async def _read(self, login_id: str) -> LoginSession | None:
-        document = await self._documents.get(SESSIONS, login_id, self._clock())
-        return None if document is None else _decode(document.value)
+    async def _write(self, over: Entry[LoginSession], login: LoginSession) -> bool:
+        until, group = login.ends_at + _KEPT_S, subject_key(login.identity.issuer, login.identity.subject)
+        return await self._sessions.replace(over, login, until, group=group)
 
-    async def _put(self, login: LoginSession, version: int | None) -> bool:
-        """Write over `version`; None is for an end alone, which counts whatever else was written."""
-        group = _group(login.identity.issuer, login.identity.subject)
-        value = json.dumps(asdict(login), separators=(",", ":")).encode()
-        until = login.ends_at + _KEPT_S
-        if version is None:
-            await self._documents.overwrite(SESSIONS, login.id, value, until, group=group)
-            return True
-        return await self._documents.put(SESSIONS, login.id, value, until, version=version, group=group)
+    async def _overwrite(self, login_id: str, now: float, why: str) -> None:
+        """End a session whatever else was written; nothing else of it counts from then on."""
+        login = await self._sessions.get(login_id)
+        if login is not None:
+            value = _CODEC.encode(replace(login, ended_at=now, ended_why=why))
+            until, group = login.ends_at + _KEPT_S, subject_key(login.identity.issuer, login.identity.subject)
+            await self._documents.overwrite(SESSIONS, login_id, value, until, group=group)
 
 
 def renewal(now: float, fresh_until: float | None) -> float | None:
     """When a token that is good from now until then is renewed, while requests go on; None for never."""
     return None if fresh_until is None else fresh_until - min(_LEAD_S, (fresh_until - now) / 5)
-
-
-def _group(issuer: str, name: str) -> str:
-    """One text for two names, that no other two names give."""
-    return f"{len(issuer)}|{issuer}|{name}"
 
 
 def _order(sid: str) -> tuple[int, str]:
@@ -344,13 +353,7 @@ def _order(sid: str) -> tuple[int, str]:
 
 
 def _ended_key(issuer: str, sid: str) -> str:
-    return "ended|" + urlsafe_b64encode(sha256(_group(issuer, sid).encode("utf-8", "surrogatepass")).digest()).decode()
-
-
-def _decode(value: bytes) -> LoginSession:
-    found: dict[str, Any] = json.loads(value)
-    said = found["identity"]
-    said |= {name: tuple(said[name]) for name in ("scopes", "amr")}
-    said["roles"] = tuple(Role(**role) for role in said["roles"])
-    found |= {"identity": Identity(**said), "elevated_amr": tuple(found["elevated_amr"])}
-    return LoginSession(**found)
+    return (
+        "ended|"
+        + urlsafe_b64encode(sha256(subject_key(issuer, sid).encode("utf-8", "surrogatepass")).digest()).decode()
+    )

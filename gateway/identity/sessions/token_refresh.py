@@ -18,8 +18,8 @@ from gateway.identity.jose.single_flight import SingleFlight
 from gateway.identity.oidc.claims import Claims, identity_of
 from gateway.identity.oidc.relying_party import RelyingParty, Tokens
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions, renewal
+from gateway.state.lease import Locks
 
-LOCKS = "lock"
 LEASE_S = 20.0  # longer than an issuer may take
 _WAIT_S, _POLL_S = 12.0, 0.05
 _RETRY_S = 5.0
@@ -38,7 +38,7 @@ class Refresher:
         random: Callable[[], str],
     ) -> None:
         self._sessions = sessions
-        self._documents = documents
+        self._locks = Locks(documents=documents, life_s=LEASE_S, clock=clock)
         self._issuers = issuers
         self._clock = clock
         self._random = random
@@ -78,31 +78,23 @@ class Refresher:
 
     async def _wait_and_renew(self, login_id: str) -> LoginSession | Refusal:
         """Take the lock, or see that another worker has renewed the tokens meanwhile."""
-        owner = self._random().encode("ascii")
+        owner = self._random()
         for _ in range(int(_WAIT_S / _POLL_S)):
-            lease_until = self._clock() + LEASE_S
-            mine = await self._documents.put(LOCKS, login_id, owner, lease_until, version=0)
+            has_lock = await self._locks.acquire(login_id, owner)
             try:
                 login = await self._sessions.live(login_id)
                 if isinstance(login, Refusal) or not self._is_due(login):
                     return login
-                if mine:
+                if has_lock:
                     return await self._ask(login)
             finally:
-                if mine:
-                    await self._unlock(login_id, owner)
+                if has_lock:
+                    await self._locks.release(login_id, owner)
             await asyncio.sleep(_POLL_S)
         return Refusal("issuer_unavailable", "another worker refreshes for too long")
 
     def _is_due(self, login: LoginSession) -> bool:
         return login.renew_at is not None and self._clock() >= login.renew_at
-
-    async def _unlock(self, login_id: str, owner: bytes) -> None:
-        """Give the lock back, unless the lease is over and it is somebody else's by now."""
-        now = self._clock()
-        held = await self._documents.get(LOCKS, login_id, now)
-        if held is not None and held.value == owner:
-            await self._documents.put(LOCKS, login_id, owner, now, version=held.version)
 
     async def _ask(self, login: LoginSession) -> LoginSession | Refusal:
         """Ask the issuer, keep what it says, then tell."""

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 from gateway.config import Issuer
 from gateway.core.ports.documents import Documents
 from gateway.core.ports.http import HttpClient, Unreachable
-from gateway.core.ports.stores import Changes, DeviceRecord, DeviceStore, SessionEnder, StoreDown, subject_key
+from gateway.core.ports.stores import Changes, DeviceRecord, DeviceStore, SessionEnder, StoreDown
 from gateway.core.reasons import Refusal
+from gateway.core.subject import subject_key
 from gateway.identity.jose.strict_json import read_object
 from gateway.identity.oidc.discovery import IssuerDirectory
 from gateway.identity.ssf.events import (
@@ -29,6 +30,7 @@ from gateway.identity.ssf.events import (
     SecurityEvent,
     verified_set,
 )
+from gateway.state.collection import Codec, Collection
 
 RISKS = "external_risk"
 _SEEN = "set_seen"
@@ -36,7 +38,9 @@ _SEEN_S, _RISK_S = 8 * 86_400.0, 86_400.0
 _GONE = frozenset({"account-disabled", "account-purged", "account-credential-change-required", "identifier-changed"})
 _LEVELS = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
 _MAX_EVENTS, _TIMEOUT_S, _SUCCESS = 50, 20.0, 200
-_TRIES = 20
+_RISKS_BY_SOURCE: Codec[dict[str, Any]] = Codec(
+    encode=lambda risks: json.dumps(risks).encode(), decode=lambda value: dict(json.loads(value))
+)
 _RETRY = frozenset({"store_down", "issuer_unavailable"})
 _ERRORS = {
     "token_signature_invalid": "invalid_key",
@@ -89,6 +93,7 @@ class SignalReceiver:
         self._logins = logins
         self._devices = devices
         self._documents = documents
+        self._risks = Collection(documents=documents, name=RISKS, codec=_RISKS_BY_SOURCE, clock=clock)
         self._changes = changes
         self._clock = clock
 
@@ -143,14 +148,12 @@ class SignalReceiver:
     async def _at_risk(self, issuer: str, subject: str, level: str, at: float) -> None:
         """Keep the level beside what others have said: nobody takes back another's word, or a newer one."""
         key, now = subject_key(issuer, subject), self._clock()
-        for _ in range(_TRIES):
-            held = await self._documents.get(RISKS, key, now)
-            said: dict[str, Any] = {} if held is None else json.loads(held.value)
-            if said.get(self.source.name, {}).get("at", 0.0) > at:
+        async for entry in self._risks.attempts(key):
+            risks = entry.value or {}
+            if risks.get(self.source.name, {}).get("at", 0.0) > at:
                 return
-            said[self.source.name] = {"level": level, "at": at, "until": now + _RISK_S}
-            value, version = json.dumps(said).encode(), 0 if held is None else held.version
-            if await self._documents.put(RISKS, key, value, now + _RISK_S, version=version):
+            risk = {"level": level, "at": at, "until": now + _RISK_S}
+            if await self._risks.replace(entry, {**risks, self.source.name: risk}, now + _RISK_S):
                 await self._changes.announce("subject", key)
                 return
         raise StoreDown("too much at the same time")

@@ -20,14 +20,17 @@ from gateway.core.ports.stores import Change, Changes, DeviceStore, SessionStore
 from gateway.identity.jose.strict_json import read_object
 from gateway.identity.sessions.login_sessions import SESSIONS as LOGINS
 from gateway.identity.ssf.events import COMPLIANCE, MEDIA_TYPE, SESSION_REVOKED, TYP, EventSubject, SecurityEvent
+from gateway.state.collection import Codec, Collection
+from gateway.state.lease import Lease
 
-_OUTBOX, _CURSOR, _LEASE = "set_out", "set_cursor", "lease"
+_OUTBOX, _CURSOR = "set_out", "set_cursor"
 _NAME = "shared-signals"
 _KEPT_S, _FOREVER_S, _LEASE_S = 7 * 86_400.0, 400 * 86_400.0, 15.0
 _WAIT_S, _TIMEOUT_S, _RETRY_S = 1.0, 5.0, 2.0
 _ACCEPTED, _BAD = frozenset({200, 202, 204}), 400
 _NEVER, _REFUSED = frozenset({"invalid_request", "invalid_audience", "invalid_issuer"}), "refused for good:"
 _PAGE = 100
+_NUMBER: Codec[int] = Codec(encode=lambda number: str(number).encode(), decode=int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,17 @@ class SignalTransmitter:
         self._sessions = store
         self._devices = devices
         self._documents = documents
+        self._cursors = Collection(documents=documents, name=_CURSOR, codec=_NUMBER, clock=clock)
         self._changes = changes
         self._clock = clock
-        self._owner = name or secrets.token_hex(8)
+        self._lease = Lease(
+            documents=documents,
+            key=_NAME,
+            owner=name or secrets.token_hex(8),
+            life_s=_LEASE_S,
+            clock=clock,
+            renew_s=_LEASE_S / 2,
+        )
         self._retry_at: dict[str, float] = {}
 
     async def tell(self, event: SecurityEvent, jti: str = "") -> None:
@@ -111,7 +122,7 @@ class SignalTransmitter:
         while True:
             try:
                 await self._changes.wait(after, _WAIT_S)
-                if await self._leads():
+                if await self._lease.hold():
                     after = await self.follow()
                     await self.push(heard)
                 else:
@@ -119,36 +130,21 @@ class SignalTransmitter:
             except StoreDown:
                 await asyncio.sleep(_WAIT_S)
 
-    async def _leads(self) -> bool:
-        now = self._clock()
-        held = await self._documents.get(_LEASE, _NAME, now)
-        if held is not None:
-            said = read_object(held.value) or {}
-            # One that ends later than any can was written before the clock was set back.
-            if said.get("name") != self._owner and now < float(said.get("until", 0.0)) <= now + _LEASE_S:
-                return False
-            if said.get("name") == self._owner and now < float(said["until"]) - _LEASE_S / 2:
-                return True
-        value = json.dumps({"name": self._owner, "until": now + _LEASE_S}).encode()
-        version = held.version if held is not None else 0
-        return await self._documents.put(_LEASE, _NAME, value, now + _FOREVER_S, version=version)
-
     async def follow(self) -> int:
         """Turn every change since the cursor into events; where some are forgotten, go on from the last."""
         now = self._clock()
-        kept = await self._documents.get(_CURSOR, _NAME, now)
+        cursor = await self._cursors.read(_NAME)
         latest = await self._changes.latest()
-        after = latest if kept is None else int(kept.value)
+        after = latest if cursor.value is None else cursor.value
         found = await self._changes.changes(after) if after != latest else ()
         for change in found or ():
             event = await self._event_of(change)
             if event is not None:
                 await self.tell(event, f"c{change.seq}")
-        if found is None or kept is None or after != latest:
+        if found is None or cursor.value is None or after != latest:
             reached = max((change.seq for change in found or ()), default=latest)
             # Whoever led meanwhile has moved it on: theirs stays.
-            version = 0 if kept is None else kept.version
-            await self._documents.put(_CURSOR, _NAME, str(reached).encode(), now + _FOREVER_S, version=version)
+            await self._cursors.replace(cursor, reached, now + _FOREVER_S)
             return reached
         return after
 

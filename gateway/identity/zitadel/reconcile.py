@@ -22,16 +22,40 @@ from gateway.identity.zitadel.access import ApiFailure
 from gateway.identity.zitadel.api import Zitadel
 from gateway.identity.zitadel.events import EVENT_TYPES, OVERLAP_S, Event, EventCursor
 from gateway.identity.zitadel.webhooks import EventActor
+from gateway.state.collection import Codec, Collection
+from gateway.state.lease import Lease
 
 INTERVAL_S = 2.0
 SWEEP_S = 30.0
 LEASE_S = 5.0
-_LEASES, _CURSORS = "lease", "zitadel_cursor"
+_CURSORS = "zitadel_cursor"
 _FOREVER_S = 400 * 86_400.0
 _PAGE, _PAGES = 500, 20
 _BATCH, _BATCHES = 100, 10
 _CONFIRMATIONS = 50
 _MAX_SEEN = 20_000
+
+
+def _encode(cursor: EventCursor | None) -> bytes:
+    if cursor is None:
+        raise ValueError("no cursor to write")
+    return json.dumps({"since": _text(cursor.since), "seen": sorted(cursor.seen)}).encode()
+
+
+def _decode(value: bytes) -> EventCursor | None:
+    """The cursor; None for what cannot be read, over which a new one is written."""
+    document = read_object(value, members=_MAX_SEEN + 10) or {}
+    seen = document.get("seen")
+    try:
+        since = datetime.fromisoformat(str(document.get("since")))
+    except ValueError:
+        return None
+    return (
+        EventCursor(since, frozenset(map(str, seen))) if since.tzinfo is not None and isinstance(seen, list) else None
+    )
+
+
+_CURSOR: Codec[EventCursor | None] = Codec(encode=_encode, decode=_decode)
 
 
 class HeldSessions(Protocol):
@@ -66,9 +90,12 @@ class Reconciler:
         name: str = "",
     ) -> None:
         self._api, self._actor, self._ender = api, actor, ender
-        self._documents, self._held, self._clock = documents, held, clock
+        self._held, self._clock = held, clock
         # The worker's: what follows a reload in it goes on at once with the lease of what was there before.
-        self._name = name or secrets.token_hex(8)
+        self._lease = Lease(
+            documents=documents, key=api.issuer, owner=name or secrets.token_hex(8), life_s=LEASE_S, clock=clock
+        )
+        self._cursors = Collection(documents=documents, name=_CURSORS, codec=_CURSOR, clock=clock)
         self._swept_at = clock()
         self._sweep_after = ""
         self._missing: frozenset[str] = frozenset()
@@ -82,7 +109,7 @@ class Reconciler:
     async def round(self) -> Round:
         """One round, if this worker is the runner: a bounded number of events, and a sweep when one is due."""
         try:
-            if not await self._lease():
+            if not await self._lease.hold():
                 return Round(is_runner=False)
             told = await self._events()
             if not told.trouble and self._clock() >= self._swept_at + SWEEP_S:
@@ -91,27 +118,14 @@ class Reconciler:
             return Round(is_runner=False, trouble="store_down")
         return told
 
-    async def _lease(self) -> bool:
-        """Take or keep the lease, by compare and swap. Its end stands in the value: nobody deletes a lease."""
-        now = self._clock()
-        held = await self._documents.get(_LEASES, self._api.issuer, now)
-        if held is not None:
-            owner = read_object(held.value) or {}
-            until = owner.get("until", 0.0)
-            # One that ends later than any can was written before the clock was set back.
-            if owner.get("name") != self._name and isinstance(until, (int, float)) and now < until <= now + LEASE_S:
-                return False
-        value = json.dumps({"name": self._name, "until": now + LEASE_S}).encode()
-        version = held.version if held is not None else 0
-        return await self._documents.put(_LEASES, self._api.issuer, value, now + _FOREVER_S, version=version)
-
     # ---- events ----
 
     async def _events(self) -> Round:
-        cursor, version = await self._cursor()
+        entry = await self._cursors.read(self._api.issuer)
+        cursor = entry.value or self._start()
         events = ended = 0
         for number in range(_PAGES):
-            if number and not await self._lease():
+            if number and not await self._lease.hold():
                 return Round(is_runner=False, events=events, ended=ended)
             page = await self._api.events(EVENT_TYPES, since=_text(cursor.since), limit=_PAGE)
             if isinstance(page, ApiFailure):
@@ -132,34 +146,19 @@ class Reconciler:
                 after = cursor.after(upto, is_full=True)
             else:
                 after = cursor.after(page.events, is_full=page.is_full)
-            if after != cursor or not version:
-                if not await self._keep(after, version):
-                    return Round(is_runner=False, events=events, ended=ended)
-                version += 1
-            cursor = after
+            until = self._clock() + _FOREVER_S
+            if after != entry.value and not await self._cursors.replace(entry, after, until):
+                return Round(is_runner=False, events=events, ended=ended)
             if trouble or not page.is_full:
                 return Round(is_runner=True, events=events, ended=ended, trouble=trouble)
+            cursor, entry = after, await self._cursors.read(self._api.issuer)
+            if entry.value != cursor:
+                return Round(is_runner=False, events=events, ended=ended)
         return Round(is_runner=True, events=events, ended=ended)
 
-    async def _cursor(self) -> tuple[EventCursor, int]:
-        """Where to go on; at the very first round a little before now."""
-        held = await self._documents.get(_CURSORS, self._api.issuer, self._clock())
-        found = read_object(held.value, members=_MAX_SEEN + 10) if held is not None else None
-        if held is not None and found is not None:
-            seen = found.get("seen")
-            try:
-                since = datetime.fromisoformat(str(found.get("since")))
-            except ValueError:
-                since = None
-            if since is not None and since.tzinfo is not None and isinstance(seen, list):
-                return EventCursor(since, frozenset(map(str, seen))), held.version
-        start = datetime.fromtimestamp(self._clock(), UTC) - timedelta(seconds=OVERLAP_S)
-        return EventCursor(start), held.version if held is not None else 0
-
-    async def _keep(self, cursor: EventCursor, version: int) -> bool:
-        value = json.dumps({"since": _text(cursor.since), "seen": sorted(cursor.seen)}).encode()
-        until = self._clock() + _FOREVER_S
-        return await self._documents.put(_CURSORS, self._api.issuer, value, until, version=version)
+    def _start(self) -> EventCursor:
+        """Where the very first round begins: a little before now."""
+        return EventCursor(datetime.fromtimestamp(self._clock(), UTC) - timedelta(seconds=OVERLAP_S))
 
     # ---- sessions ----
 

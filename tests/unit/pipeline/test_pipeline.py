@@ -11,11 +11,11 @@ from gateway.core.capabilities import ALL_BODIES, ALL_HEADS, EdgeCapabilities
 from gateway.core.cookies import SESSION as SESSION_COOKIE
 from gateway.core.decision import NO_SIGNAL, Decision, Obligation
 from gateway.core.ports.pipeline import Network
-from gateway.core.ports.stores import StoreDown, subject_key
+from gateway.core.ports.stores import StoreDown
 from gateway.core.reasons import REASONS, Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.core.routes import Route, RouteTable
-from gateway.core.subject import Device, Identity, Role, Session
+from gateway.core.subject import Device, Identity, Role, Session, subject_key
 from gateway.obligations.plan import Obligations
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline

@@ -15,10 +15,10 @@ from gateway.adapters.sqlite.documents import SqliteDocuments
 from gateway.adapters.sqlite.store import SqliteStore
 from gateway.core.decision import NO_SIGNAL, RiskReport, RiskTerm
 from gateway.core.ports.pipeline import Network
-from gateway.core.ports.stores import StoreDown, subject_key
+from gateway.core.ports.stores import StoreDown
 from gateway.core.request import Peer, RequestFacts
 from gateway.core.signals import Observation, Scope, SignalResult
-from gateway.core.subject import Device, Identity, Session
+from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.risk.assessor import Assessor
 from gateway.risk.memory import COLLECTIONS, RiskMemory
 from gateway.risk.scoring import Thresholds, counted_once, digest

@@ -1,0 +1,1 @@
+"""How documents are used: typed collections with compare-and-set, and leases. The stores themselves are adapters."""

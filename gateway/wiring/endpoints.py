@@ -9,8 +9,8 @@ from typing import Any
 
 from gateway.config import Config
 from gateway.core import paths
-from gateway.core.subject import subject_key
 from gateway.core.request import RequestFacts
+from gateway.core.subject import subject_key
 from gateway.endpoints.account import AccountEndpoints
 from gateway.endpoints.browser_request import browser_limiter
 from gateway.endpoints.dbsc import DbscEndpoints

@@ -17,10 +17,11 @@ from rich.markup import escape
 from gateway import __version__
 from gateway.cli import output
 from gateway.cli.commands import device_app, pki_app, session_app
+from gateway.cli.decision import decision_app
 from gateway.cli.node import node_app
 from gateway.cli.policy import policy_app
 from gateway.cli.risk import risk_app
-from gateway.cli.shell import DEFAULT_CONFIG, Commands, ConfigOption, JsonOption, group
+from gateway.cli.shell import DEFAULT_CONFIG, SETTINGS, Commands, ConfigOption, JsonOption, group
 from gateway.cli.start import init, quickstart
 from gateway.cli.user import user_app
 from gateway.cli.zitadel.commands import zitadel_app
@@ -29,7 +30,7 @@ from gateway.operations.errors import ActionFailed
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=SETTINGS,
     pretty_exceptions_enable=False,  # a pretty traceback shows local variables
     help="A policy-as-code zero-trust access gateway.",
 )
@@ -40,6 +41,7 @@ app.add_typer(pki_app, name="pki")
 app.add_typer(device_app, name="device")
 app.add_typer(session_app, name="session")
 app.add_typer(user_app, name="user")
+app.add_typer(decision_app, name="decision")
 app.add_typer(policy_app, name="policy")
 app.add_typer(risk_app, name="risk")
 app.add_typer(node_app, name="node")

@@ -57,7 +57,7 @@ def rows(columns: Sequence[str], entries: Iterable[Mapping[str, Any]], *, json_w
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for entry in entries:
-        table.add_row(*(escape(str(entry.get(column, ""))) for column in columns))
+        table.add_row(*(escape(printable(entry.get(column, ""))) for column in columns))
     out.print(table)
 
 
@@ -68,7 +68,12 @@ def facts(entry: Mapping[str, Any], *, json_wanted: bool) -> None:
         return
     width = max(map(len, entry), default=0)
     for name, value in entry.items():
-        say(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {printable(value)}")
+
+
+def printable(value: object) -> str:
+    """A value as text without control characters: names and paths come from outside, and a terminal obeys them."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))
 
 
 def problems(found: Sequence[Problem], *, style: str = "red", word: str = "problem") -> None:

@@ -22,6 +22,9 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 
 
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
 class Commands(TyperGroup):
     """Turns the expected failures of every command into a message on stderr and exit code 1."""
 
@@ -43,4 +46,4 @@ class Commands(TyperGroup):
 
 def group(text: str) -> typer.Typer:
     """A group of commands."""
-    return typer.Typer(help=text, no_args_is_help=True, add_completion=False)
+    return typer.Typer(help=text, no_args_is_help=True, add_completion=False, context_settings=SETTINGS)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from gateway import __version__
+from gateway.cli.app import app
 from gateway.config import json_schema, markdown
 from tests.support.cli_world import gateway
 
@@ -75,3 +80,28 @@ def test_the_schema_and_the_page_go_to_stdout_or_a_file(tmp_path: Path) -> None:
 def test_the_configuration_may_be_named_by_the_environment(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_CONFIG", str(site / "gateway.yaml"))
     assert gateway("device", "list", "--json").stdout == "[]\n"
+
+
+def _commands(command: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield names
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _commands(inner, (*names, name))
+
+
+@pytest.mark.parametrize("names", list(_commands(typer.main.get_command(app))), ids=" ".join)
+def test_every_command_explains_itself_at_h(names: tuple[str, ...]) -> None:
+    short, long = gateway(*names, "-h"), gateway(*names, "--help")
+    assert short.exit_code == 0
+    assert "Usage: " in short.stdout
+    assert short.stdout == long.stdout
+
+
+def test_the_shell_can_complete_commands() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway"],
+        env=os.environ | {"_GATEWAY_COMPLETE": "complete_bash", "COMP_WORDS": "gateway dev", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["device"]

@@ -118,7 +118,8 @@ async def _pipeline(world: World, metrics: Metrics, name: str, count: int) -> As
 
 def _forgetful(pipeline: Pipeline) -> Pipeline:
     """The same pipeline, whose policies are evaluated for every request."""
-    return replace(pipeline, decider=Decider(pipeline.decider.engine, 5.0, cache_size=0))
+    decider = Decider(pipeline.ports.decider.engine, 5.0, cache_size=0)
+    return replace(pipeline, ports=replace(pipeline.ports, decider=decider))
 
 
 def _host(number: int) -> str:

@@ -48,5 +48,5 @@ async def login_first(login: Login, request: EndpointRequest, refusal: Refusal) 
     """The reply to a refused page: one whose sender is not logged in (any more) waits for the login."""
     if reason(refusal.reason).status != _UNAUTHENTICATED or not request.facts.wants_page:
         return request.refuse(refusal)
-    target = await login.hold(request.facts, None, b"")
+    target = await login.start(request.facts, None, b"")
     return request.refuse(target) if isinstance(target, Refusal) else request.go(target, refusal.reason)

@@ -56,17 +56,23 @@ class Forward:
     capabilities: EdgeCapabilities = NO_CAPABILITIES
 
 
-def request_headers(forward: Forward, signer: Signer) -> list[tuple[str, str]]:
-    """Fill in and return `forward.headers`: the end-to-end headers that were judged, then ours. Raises ValueError."""
-    facts, route, identity, device = forward.facts, forward.route, forward.identity, forward.device
+def request_headers(
+    facts: RequestFacts,
+    route: Route,
+    device: Device | None,
+    identity: Identity | None,
+    session: Session | None,
+    decision_id: str,
+    signer: Signer,
+) -> list[tuple[str, str]]:
+    """The end-to-end headers that were judged, then ours. Raises ValueError."""
     drop = {"expect"}
     if identity is not None and not route.keep_bearer:
         drop |= {"authorization", "dpop"}
     cookies = facts.header_values("cookie")
     if cookies:
         drop.add("cookie")
-    headers = forward.headers
-    headers += [item for item in facts.headers if item[0] not in drop]
+    headers = [item for item in facts.headers if item[0] not in drop]
     headers += [item for item in facts.asserted if item[0] in route.keep_headers]
     if route.strip_headers:
         headers[:] = [item for item in headers if not is_stripped(item[0], route.strip_headers)]
@@ -75,12 +81,10 @@ def request_headers(forward: Forward, signer: Signer) -> list[tuple[str, str]]:
         ("x-forwarded-for", facts.client_ip),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", facts.authority or facts.host),
-        ("x-gateway-decision", forward.decision_id),
+        ("x-gateway-decision", decision_id),
     ]
     if identity is not None:
-        token = signer.sign(
-            route.service, identity, device, forward.session, forward.decision_id, facts.method, facts.path
-        )
+        token = signer.sign(route.service, identity, device, session, decision_id, facts.method, facts.path)
         if not is_field("x-gateway-jwt-assertion", token) or not token:
             raise ValueError("not an assertion")
         headers.append(("x-gateway-jwt-assertion", token))
@@ -90,14 +94,14 @@ def request_headers(forward: Forward, signer: Signer) -> list[tuple[str, str]]:
 
 
 def _plain(identity: Identity, device: Device | None) -> list[tuple[str, str]]:
-    said = {
+    values = {
         "x-gateway-subject": identity.subject,
         "x-gateway-issuer": identity.issuer,
         "x-gateway-email": identity.email,
         "x-gateway-name": identity.name,
         "x-gateway-device": device.id if device else "",
     }
-    fields = [(name, quote(value, safe=_PRINTABLE)) for name, value in said.items() if value]
+    fields = [(name, quote(value, safe=_PRINTABLE)) for name, value in values.items() if value]
     if roles := ",".join(_member(role.key) for role in identity.roles if role.key):
         fields.append(("x-gateway-roles", roles))
     return fields

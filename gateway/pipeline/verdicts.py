@@ -18,7 +18,7 @@ from gateway.replies.replies import Reply
 
 @dataclass(frozen=True, slots=True)
 class InteractionRequired:
-    """A person has something to do before this request can go on; with its body (if small) to `Pipeline.ask`.
+    """A person has something to do before this request can go on; with its body (if small) to `interaction.answer`.
 
     `step_up` is what has to be proven, None for a sign-in; `fresh`: a new one, though a session is there. `reply` is
     the answer where the request cannot wait.
@@ -47,7 +47,7 @@ type Verdict = Forward | LocalRequest | InteractionRequired | Reply
 class InteractionStarter(Protocol):
     """Where people are sent to do something first; the request waits meanwhile. Raises StoreDown."""
 
-    async def hold(
+    async def start(
         self,
         facts: RequestFacts,
         route: Route,
@@ -64,7 +64,7 @@ class ReactionHandler(Protocol):
     """Does what policy wants beside a refusal."""
 
     async def react(
-        self, wanted: Sequence[str], identity: Identity | None, session: Session | None, why: str
+        self, wanted: Sequence[str], identity: Identity | None, session: Session | None, cause: str
     ) -> Sequence[str]:
         """What was done. Raises StoreDown."""
 

@@ -57,7 +57,7 @@ def router_of(config: Config, shared: ProcessResources, pipeline: Pipeline, peop
     ]
     if people.sign_ins is not None:
         endpoints += _browser_endpoints(config, pipeline, people.sign_ins, signals)
-    return Router(endpoints, pipeline.branding)
+    return Router(endpoints, pipeline.conclusion.branding)
 
 
 def _metadata(config: Config, shared: ProcessResources) -> MetadataEndpoints:
@@ -81,17 +81,17 @@ def _metadata(config: Config, shared: ProcessResources) -> MetadataEndpoints:
 def _browser_endpoints(config: Config, pipeline: Pipeline, parts: SignIns, signals: Signals) -> list[Endpoint]:
     """Login and account take from one bucket of attempts, factors from another."""
     issuers = [issuer.issuer for issuer in config.issuers if issuer.login is not None]
-    pages = Pages(issuers=issuers, branding=pipeline.branding)
+    pages = Pages(issuers=issuers, branding=pipeline.conclusion.branding)
     limiter = browser_limiter()
 
     def note(event: Mapping[str, Any]) -> None:
-        pipeline.recorder.record({"v": 1, "ts": time.time(), **event})
+        pipeline.conclusion.recorder.record({"v": 1, "ts": time.time(), **event})
 
     def failed(reason: str, facts: RequestFacts, login: LoginSession) -> None:
         if reason in _GUESSED:
             account = subject_key(login.identity.issuer, login.identity.subject)
-            network = pipeline.networks.look(facts.client_ip)
-            pipeline.assessor.failed(reason, facts.client_ip, network, account=account, session_id=login.id)
+            network = pipeline.ports.networks.look(facts.client_ip)
+            pipeline.ports.assessor.failed(reason, facts.client_ip, network, account=account, session_id=login.id)
 
     return [
         *LoginEndpoints(

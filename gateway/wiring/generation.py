@@ -25,7 +25,9 @@ from gateway.identity.devices.certificates import DeviceTrust
 from gateway.identity.devices.verifier import Devices
 from gateway.node.quarantine import Quarantine
 from gateway.obligations.plan import Obligations
-from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.conclusion import Conclusion
+from gateway.pipeline.pipeline import Admission, Pipeline
+from gateway.pipeline.stages import StagePorts
 from gateway.policy.bundle.loader import load as load_bundle
 from gateway.policy.bundle.loader import service_data
 from gateway.policy.decider import Decider, judged_headers
@@ -77,7 +79,7 @@ class Generation:
             routes = RouteTable(routes_of(config))
             risks = risks_of(config, shared.documents, shared.store, routes)
             branding = branding_of(config)
-            pipeline = Pipeline(
+            ports = StagePorts(
                 routes=routes,
                 quarantine=Quarantine(config.state),
                 devices=device_verifier(config, shared.store),
@@ -88,20 +90,23 @@ class Generation:
                 decider=Decider(engine, config.policy.deadline_ms / 1000),
                 obligations=Obligations(builtin()),
                 signer=shared.asserter,
+                reactions=people.reactions,
+                response_fields=people.dpop.answer_headers,
+            )
+            conclusion = Conclusion(
+                ports=ports,
                 recorder=shared.recorder(config.record.file),
-                counter=shared.metrics,
+                metrics=shared.metrics,
                 challenge=_challenge,
                 staff_hosts=frozenset(route.host for route in routes.routes if not route.zero_log) | {config.host},
-                answer_fields=people.dpop.answer_headers,
-                desk=people.sign_ins.login if people.sign_ins is not None else None,
-                reactor=people.reactions,
-                limits=RequestLimits(
-                    header_count=config.limits.header_count, header_bytes=config.limits.header_kib << 10
-                ),
-                trusted_proxies=config.trusted_proxies,
-                own_ports=frozenset({config.listen.port, config.listen.public_port or config.listen.port}),
-                judged_headers=judged_headers(engine.reads),
+                is_interactive=people.sign_ins is not None,
                 branding=branding,
+            )
+            pipeline = Pipeline(
+                ports=ports,
+                conclusion=conclusion,
+                admission=_admission(config, judged_headers(engine.reads)),
+                starter=people.sign_ins.login if people.sign_ins is not None else None,
             )
             generation = cls(
                 config=config,
@@ -123,7 +128,7 @@ class Generation:
     @property
     def policy_version(self) -> str:
         """The version of the loaded policies."""
-        return self.pipeline.decider.version
+        return self.pipeline.ports.decider.version
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What has to run, for ever, as long as this generation serves."""
@@ -164,6 +169,16 @@ def device_verifier(config: Config, store: Store) -> DeviceVerifier:
         devices.trust_domain,
         crl=devices.crl_file,
         crl_max_age_s=devices.crl_max_age_s,
+    )
+
+
+def _admission(config: Config, headers: frozenset[str] | None) -> Admission:
+    """What request heads are admitted by; `headers` are those that the policies can read."""
+    return Admission(
+        limits=RequestLimits(header_count=config.limits.header_count, header_bytes=config.limits.header_kib << 10),
+        trusted_proxies=config.trusted_proxies,
+        judged_headers=headers,
+        own_ports=frozenset({config.listen.port, config.listen.public_port or config.listen.port}),
     )
 
 

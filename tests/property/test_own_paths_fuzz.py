@@ -204,7 +204,7 @@ class Site:
         verdict = await self.judge("GET", "/page", head)
         assert isinstance(verdict, InteractionRequired), verdict
         assert self.generation.people.sign_ins is not None
-        way = await self.generation.people.sign_ins.login.hold(verdict.facts, verdict.route, b"", step_up=demand)
+        way = await self.generation.people.sign_ins.login.start(verdict.facts, verdict.route, b"", step_up=demand)
         assert isinstance(way, Redirect)
         return way.location.rpartition("=")[2], way.cookies[0].partition("=")[2].partition(";")[0]
 

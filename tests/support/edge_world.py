@@ -38,6 +38,7 @@ from gateway.endpoints.router import Router
 from gateway.obligations.plan import Obligations
 from gateway.pipeline.pipeline import Pipeline
 from gateway.server.edge_host import EdgeHost
+from tests.support.pipelines import pipeline_of
 
 HOST = "a.localhost"
 OTHER_HOST = "b.localhost"
@@ -204,11 +205,11 @@ class Ports:
             "obligations": Obligations([]),
             "signer": self,
             "recorder": self,
-            "counter": SimpleNamespace(decision=self.seen),
+            "metrics": SimpleNamespace(decision=self.seen),
             "challenge": lambda reasons, facts, step_up: None,
             "staff_hosts": frozenset(route.host for route in table.routes if not route.zero_log),
         }
-        return Pipeline(**settings | changes)
+        return pipeline_of(**settings | changes)
 
 
 class Counts:
@@ -357,7 +358,7 @@ class World:
             upstreams={name: UpstreamPool(name, item) for name, item in settings.items()},
             endpoints=Router(metadata.endpoints()),
             config=SimpleNamespace(limits=bounds, listen=SimpleNamespace(drain_s=2.0)),
-            zero_log_upstreams=frozenset(route.upstream for route in made.routes.routes if route.zero_log),
+            zero_log_upstreams=frozenset(route.upstream for route in made.ports.routes.routes if route.zero_log),
             background=tuple,
         )
         edge = WatchedEdge(generation, counts)

@@ -311,7 +311,7 @@ class World(Worker):
         """From a page without a session to the start of the sign-in: its address."""
         body = request.pop("body", b"")
         facts = browser.facts(url, **request)
-        way = await self.login.hold(facts, route, body)
+        way = await self.login.start(facts, route, body)
         assert isinstance(way, Redirect), way
         browser.keep(facts.host, way.cookies)
         return way.location

@@ -60,7 +60,7 @@ class StepUpWorld(World):
     ) -> str:
         """Policy answers `step_up`: where the browser is sent."""
         facts = browser.facts(url, **request)
-        way = await self.login.hold(facts, route, body, step_up=demand, reasons=("mfa_required",))
+        way = await self.login.start(facts, route, body, step_up=demand, reasons=("mfa_required",))
         assert isinstance(way, Redirect), way
         browser.keep(facts.host, way.cookies)
         return way.location

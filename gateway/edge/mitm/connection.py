@@ -12,7 +12,6 @@ import collections
 import hashlib
 import logging
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +25,6 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 
 from gateway.core.canonical import client_network
 from gateway.core.capabilities import ALL_BODIES, ALL_HEADS, EdgeCapabilities
-from gateway.core.navigation import Resume
 from gateway.core.reasons import Refusal
 from gateway.core.request import Peer, RawRequest
 from gateway.edge.mitm.commands import Abort, Interrupt, Linger, Release
@@ -41,6 +39,7 @@ from gateway.edge.mitm.turn_budget import ConnectionTurns, Later
 from gateway.edge.mitm.upstream_connections import HIGH_BYTES, UpstreamConnections
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.pipeline.headers import Forward
+from gateway.pipeline.interaction import answer
 from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
 from gateway.replies.replies import Reply
 
@@ -315,25 +314,17 @@ class ClientConnection(asyncio.Protocol):
 
     async def _answer(self, hook: HttpRequestHook, exchange: Exchange) -> None:
         """The gateway's own answer to a request that is here as a whole; one that has waited is judged instead."""
-        verdict, body = exchange.verdict, bytes(exchange.body)
-        pipeline = exchange.generation.pipeline
-        added: tuple[tuple[str, str], ...] = ()
-        if isinstance(verdict, LocalRequest):
-            answer = exchange.generation.endpoints.answer(verdict.facts, verdict.device, body)
-            outcome = await pipeline.own(answer, verdict.facts)
-            if isinstance(outcome, Resume):
-                exchange.has_body, body, added = False, outcome.body, outcome.added
-                verdict = await pipeline.judge(outcome.raw, self.peer, CAPABILITIES)
-            else:
-                verdict = outcome
-        if isinstance(verdict, InteractionRequired):
-            verdict = await pipeline.ask(verdict, body)
-        if isinstance(verdict, Forward):
-            exchange.body[:] = body
-            verdict = replace(verdict, added=(*verdict.added, *added))
-        elif isinstance(verdict, Reply):
-            verdict = verdict.with_fields(*added)
-        exchange.verdict = verdict
+        verdict = exchange.verdict
+        if isinstance(verdict, LocalRequest | InteractionRequired):
+            generation = exchange.generation
+            answered = await answer(
+                generation.pipeline, generation.endpoints, verdict, bytes(exchange.body), self.peer, CAPABILITIES
+            )
+            exchange.verdict = answered.verdict
+            if isinstance(answered.verdict, Forward):
+                exchange.body[:] = answered.body
+            if answered.is_resumed:
+                exchange.has_body = False
         self.pump(events.HookCompleted(hook))
 
     # ---- what streams ask of their connection ----

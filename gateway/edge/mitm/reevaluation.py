@@ -72,7 +72,7 @@ class ContinuousEvaluation:
                 await asyncio.sleep(_RETRY_S)
                 continue
             if found is None or found:
-                self._edge.generation.pipeline.assessor.heard()
+                self._edge.generation.pipeline.ports.assessor.heard()
                 self._doubt_what_is_being_judged()
                 self._begin(self.judge(self._open(_hangs_on(found) if found else lambda _: True)))
 
@@ -136,7 +136,7 @@ class ContinuousEvaluation:
         if exchange.over or not isinstance(forward, Forward):
             return ""
         in_use = exchange.used_at > exchange.judged_at
-        refused = await self._edge.generation.pipeline.again(forward, in_use=in_use)
+        refused = await self._edge.generation.pipeline.reevaluate(forward, in_use=in_use)
         now = time.monotonic()
         exchange.judged_at = now
         if refused is None:

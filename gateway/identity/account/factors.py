@@ -237,7 +237,7 @@ class OwnFactors:
     async def _sign_in_anew(self, visit: _Visit) -> Redirect | Refusal:
         if visit.held is not None and await self._held.freshen(visit.held):
             return Redirect(self._handover.to_login(visit.held))
-        return await self._login.hold(visit.facts, None, b"", fresh=True)
+        return await self._login.start(visit.facts, None, b"", fresh=True)
 
     @staticmethod
     def _back(held: PendingRequest | None, cookies: tuple[str, ...] = ()) -> Redirect:

@@ -137,7 +137,7 @@ class Login:
         self._random = random
         self._proofs = proofs
 
-    async def hold(
+    async def start(
         self,
         facts: RequestFacts,
         route: Route | None,

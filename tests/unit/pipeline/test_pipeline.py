@@ -18,9 +18,9 @@ from gateway.core.routes import Route, RouteTable
 from gateway.core.subject import Device, Identity, Role, Session, subject_key
 from gateway.obligations.plan import Obligations
 from gateway.pipeline.headers import Forward
-from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.verdicts import LocalRequest
 from gateway.replies.replies import Reply
+from tests.support.pipelines import pipeline_of
 
 CAPABILITIES = EdgeCapabilities("mitm", ALL_HEADS, ALL_BODIES)
 PEER = Peer("10.0.0.9", 4711, chain=(b"der",), cert_sha256="hash", sni="a.example")
@@ -106,10 +106,10 @@ def pipeline(ports, routes=(STAFF, USER), **changes):
     settings = {
         "routes": RouteTable(routes), "quarantine": ports, "devices": ports, "readers": (ports,), "binder": ports,
         "networks": ports, "assessor": ports, "decider": ports, "obligations": Obligations([]), "signer": ports,
-        "recorder": ports, "counter": ports, "challenge": ports.challenge, "staff_hosts": frozenset({"a.example"}),
+        "recorder": ports, "metrics": ports, "challenge": ports.challenge, "staff_hosts": frozenset({"a.example"}),
         "deadline_s": 0.05,
     }  # fmt: skip
-    return Pipeline(**settings | changes)
+    return pipeline_of(**settings | changes)
 
 
 async def judge(ports, target=b"/", *, host=b"a.example", headers=(), peer=PEER, method=b"GET", flaw=None, **changes):
@@ -261,8 +261,8 @@ async def test_an_obligation_that_this_edge_cannot_do_is_a_denial_and_stays_one(
     assert sung.events[0]["edge"] == "small"
     forward = await made.judge(raw, PEER, CAPABILITIES)
     assert forward.plan.kinds == ("sing",)
-    assert await made.again(forward) is None
-    assert (await made.again(replace(forward, capabilities=EdgeCapabilities("small")))).reason == (
+    assert await made.reevaluate(forward) is None
+    assert (await made.reevaluate(replace(forward, capabilities=EdgeCapabilities("small")))).reason == (
         "obligation_unsupported"
     )
 
@@ -476,7 +476,7 @@ async def judged_again(after, **before):
     assert isinstance(forward, Forward)
     ports.wrong |= after
     ports.events.clear()
-    return await made.again(forward), ports
+    return await made.reevaluate(forward), ports
 
 
 async def test_what_did_not_change_goes_on_without_a_record():

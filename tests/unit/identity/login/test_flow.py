@@ -123,7 +123,7 @@ async def test_a_fresh_sign_in_is_asked_for_even_with_a_session(world: World, br
     await world.sign_in(browser)
     before = twin(browser)
     world.clock.pass_(300)
-    way = await world.login.hold(browser.facts(PAGE_URL), WIKI_ROUTE, b"", fresh=True)
+    way = await world.login.start(browser.facts(PAGE_URL), WIKI_ROUTE, b"", fresh=True)
     assert isinstance(way, Redirect)
     begun = await world.login.begin(browser.facts(way.location), LAPTOP)
     assert isinstance(begun, Redirect)
@@ -137,7 +137,7 @@ async def test_a_fresh_sign_in_is_asked_for_even_with_a_session(world: World, br
 
 
 async def test_an_issuer_that_ignores_a_fresh_sign_in_is_not_believed(world: World, browser: Browser) -> None:
-    way = await world.login.hold(browser.facts(PAGE_URL), WIKI_ROUTE, b"", fresh=True)
+    way = await world.login.start(browser.facts(PAGE_URL), WIKI_ROUTE, b"", fresh=True)
     assert isinstance(way, Redirect)
     begun = await world.login.begin(browser.facts(way.location), LAPTOP)
     assert isinstance(begun, Redirect)
@@ -164,7 +164,7 @@ async def test_of_several_issuers_the_person_chooses_one_that_the_service_accept
 
 async def test_nobody_is_sent_anywhere_when_no_issuer_fits(world: World, browser: Browser) -> None:
     route = Route("wiki", WIKI, issuers=("https://none",))
-    assert reason_of(await world.login.hold(browser.facts(PAGE_URL), route, b"")) == "login_required"
+    assert reason_of(await world.login.start(browser.facts(PAGE_URL), route, b"")) == "login_required"
 
 
 async def test_two_tabs_may_sign_in_at_once(world: World, browser: Browser) -> None:
@@ -233,7 +233,7 @@ async def test_a_new_sign_in_ends_the_one_before(world: World, browser: Browser)
     before = twin(browser)
     del browser.jars[WIKI]
     world.provider.claims["sub"] = "bob"
-    way = await world.login.hold(browser.facts(PAGE_URL), WIKI_ROUTE, b"", fresh=True)
+    way = await world.login.start(browser.facts(PAGE_URL), WIKI_ROUTE, b"", fresh=True)
     assert isinstance(way, Redirect)
     browser.keep(WIKI, way.cookies)
     begun = await world.login.begin(browser.facts(way.location), LAPTOP)
@@ -545,7 +545,7 @@ async def test_an_arrival_without_one_ticket_is_refused(world: World, browser: B
 
 
 async def test_an_own_page_needs_no_ticket(world: World, browser: Browser) -> None:
-    way = await world.login.hold(browser.facts(f"https://{HOST}/.gateway/me"), None, b"")
+    way = await world.login.start(browser.facts(f"https://{HOST}/.gateway/me"), None, b"")
     assert isinstance(way, Redirect)
     browser.keep(HOST, way.cookies)
     begun = await world.login.begin(browser.facts(way.location), LAPTOP)

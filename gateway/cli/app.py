@@ -16,11 +16,13 @@ from rich.markup import escape
 
 from gateway import __version__
 from gateway.cli import output
-from gateway.cli.commands import device_app, pki_app, session_app
 from gateway.cli.decision import decision_app
+from gateway.cli.device import device_app
 from gateway.cli.node import node_app
+from gateway.cli.pki import pki_app
 from gateway.cli.policy import policy_app
 from gateway.cli.risk import risk_app
+from gateway.cli.session import session_app
 from gateway.cli.shell import DEFAULT_CONFIG, SETTINGS, Commands, ConfigOption, JsonOption, group
 from gateway.cli.start import init, quickstart
 from gateway.cli.user import user_app

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli import output
-from gateway.cli.shell import DEFAULT_CONFIG, ConfigOption, JsonOption, group
+from gateway.cli.shell import DEFAULT_CONFIG, ConfigOption, JsonOption, WhyOption, group, load_config
 
 if TYPE_CHECKING:
     from gateway.operations.accounts import AccountChange
@@ -18,14 +18,13 @@ user_app = group("People: lock an account and end its sessions, unlock it, reset
 
 IssuerArgument = Annotated[str, typer.Argument(help="The person's issuer, as the configuration names it, or its slug.")]
 SubjectArgument = Annotated[str, typer.Argument(help="The person's subject at this issuer (Zitadel's user id).")]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the record.")]
 
 
 @user_app.command("lock")
 def user_lock(
     issuer: IssuerArgument,
     subject: SubjectArgument,
-    why: Why,
+    why: WhyOption,
     config: ConfigOption = DEFAULT_CONFIG,
     json_wanted: JsonOption = False,
 ) -> None:
@@ -34,32 +33,30 @@ def user_lock(
     The sessions end even when Zitadel cannot be asked; the exit code is 1 then, and a running gateway tries the lock
     again for a day.
     """
-    from gateway.config import load  # noqa: PLC0415
     from gateway.operations import accounts  # noqa: PLC0415
 
-    _say(asyncio.run(accounts.lock(load(config), issuer, subject, why)), json_wanted=json_wanted, ended=True)
+    _say(asyncio.run(accounts.lock(load_config(config), issuer, subject, why)), json_wanted=json_wanted, ended=True)
 
 
 @user_app.command("unlock")
 def user_unlock(
     issuer: IssuerArgument,
     subject: SubjectArgument,
-    why: Why,
+    why: WhyOption,
     config: ConfigOption = DEFAULT_CONFIG,
     json_wanted: JsonOption = False,
 ) -> None:
     """Unlock an account at Zitadel; the person signs in anew."""
-    from gateway.config import load  # noqa: PLC0415
     from gateway.operations import accounts  # noqa: PLC0415
 
-    _say(asyncio.run(accounts.unlock(load(config), issuer, subject, why)), json_wanted=json_wanted, ended=False)
+    _say(asyncio.run(accounts.unlock(load_config(config), issuer, subject, why)), json_wanted=json_wanted, ended=False)
 
 
 @user_app.command("reset-factors")
 def user_reset_factors(
     issuer: IssuerArgument,
     subject: SubjectArgument,
-    why: Why,
+    why: WhyOption,
     config: ConfigOption = DEFAULT_CONFIG,
     json_wanted: JsonOption = False,
 ) -> None:
@@ -67,10 +64,9 @@ def user_reset_factors(
 
     Make sure first that it is them: whoever signs in next as this person enrols the next factor.
     """
-    from gateway.config import load  # noqa: PLC0415
     from gateway.operations import accounts  # noqa: PLC0415
 
-    done = asyncio.run(accounts.reset_factors(load(config), issuer, subject, why))
+    done = asyncio.run(accounts.reset_factors(load_config(config), issuer, subject, why))
     _say(done, json_wanted=json_wanted, ended=True)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from gateway.audit.decision_log import FileRecorder
@@ -20,7 +19,8 @@ from gateway.identity.sessions.login_sessions import LoginSessions
 from gateway.identity.zitadel.access import ApiFailure
 from gateway.identity.zitadel.api import Zitadel
 from gateway.operations.errors import ActionFailed
-from gateway.wiring import State, open_state
+from gateway.operations.opened_state import opened
+from gateway.wiring import State
 from gateway.wiring.issuers import known_issuers
 
 _TEXT_LIMIT = 256
@@ -50,7 +50,7 @@ class AccountChange:
 async def lock(config: Config, issuer: str, subject: str, why: str) -> AccountChange:
     """End all of a person's sessions here, then lock the account at Zitadel. Raises ActionFailed and StoreDown."""
     found = _issuer(config, issuer)
-    async with _opened(config) as state, contextlib.AsyncExitStack() as undo:
+    async with opened(config) as state, contextlib.AsyncExitStack() as undo:
         logins = _logins(config, state)
         api = _api(config, found, undo)
         if isinstance(api, str):
@@ -68,7 +68,7 @@ async def lock(config: Config, issuer: str, subject: str, why: str) -> AccountCh
 async def unlock(config: Config, issuer: str, subject: str, why: str) -> AccountChange:
     """Unlock the account at Zitadel; what ended stays ended. Raises ActionFailed and StoreDown."""
     found = _issuer(config, issuer)
-    async with _opened(config) as state, contextlib.AsyncExitStack() as undo:
+    async with opened(config) as state, contextlib.AsyncExitStack() as undo:
         api = _api(config, found, undo)
         if isinstance(api, str):
             raise ActionFailed(f"The account cannot be unlocked: {api}", "Unlock it in Zitadel's console.")
@@ -84,23 +84,11 @@ async def reset_factors(config: Config, issuer: str, subject: str, why: str) -> 
     Raises ActionFailed and StoreDown.
     """
     found = _issuer(config, issuer)
-    async with _opened(config) as state:
+    async with opened(config) as state:
         there = await Factors(state.documents, {}, time.time).forget(FactorOwner(found.issuer, subject))
         ended = await _logins(config, state).end_login_sessions(found.issuer, subject=subject, why=why)
         done = AccountChange(found.issuer, subject, "reset" if there else "unchanged", ended)
         return _recorded(config, done, "user_reset_factors", why)
-
-
-@contextlib.asynccontextmanager
-async def _opened(config: Config) -> AsyncIterator[State]:
-    try:
-        state = await open_state(config)
-    except (OSError, ValueError) as error:
-        raise ActionFailed(f"The state in {config.state} cannot be used: {error}.") from error
-    try:
-        yield state
-    finally:
-        await state.store.close()
 
 
 def _issuer(config: Config, wanted: str) -> Issuer:

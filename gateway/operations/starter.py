@@ -16,8 +16,8 @@ from gateway.config.document import parse
 from gateway.config.models import ADDRESS
 from gateway.core import paths
 from gateway.identity.devices.ca_files import write_file
-from gateway.operations.actions import CRL_LIFE_S, make_pki
 from gateway.operations.errors import ActionFailed
+from gateway.operations.pki import CRL_LIFE_S, make_pki
 
 HTTPS_PORT = 443
 TOP_LEVEL = ("gateway.yaml", "gateway.schema.json", "policies", "pki", "state", "secrets")

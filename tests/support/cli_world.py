@@ -63,3 +63,19 @@ def line_of(folder: Path, text: str) -> int:
     """The line of gateway.yaml that holds a text."""
     lines = (folder / "gateway.yaml").read_text(encoding="utf-8").splitlines()
     return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+class Site:
+    """A folder with a gateway.yaml; commands run on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "gateway.yaml"
+
+    def run(self, *arguments: object, stdin: str | None = None) -> Result:
+        return gateway(*arguments, "-c", self.file, stdin=stdin)
+
+    def read(self, *arguments: object) -> Any:
+        result = self.run(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)

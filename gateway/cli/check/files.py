@@ -21,7 +21,7 @@ from gateway.config import Allow, Config, ConfigError, Secret, ServerCertificate
 from gateway.core.reasons import Refusal
 from gateway.identity.devices.ca_files import load_authority
 from gateway.identity.devices.certificates import DeviceTrust, load_crl
-from gateway.operations.actions import hosts_of, names_of
+from gateway.operations.pki import hosts_of, names_of
 from plugins.signals import builtin
 
 Place = tuple[str | int, ...]

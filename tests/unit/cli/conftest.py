@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_world import change, gateway, serving
+from tests.support.cli_world import Site, change, gateway, serving
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +47,8 @@ def site(_made: Path, tmp_path: Path, upstream: str) -> Path:
     shutil.copytree(_made, folder)
     change(folder, lambda text: text.replace("http://127.0.0.1:1\n", f"{upstream}\n"))
     return folder
+
+
+@pytest.fixture
+def here(site: Path) -> Site:
+    return Site(site)

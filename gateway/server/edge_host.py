@@ -9,7 +9,7 @@ import asyncio
 import collections
 import gc
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from gateway.config import Limits
@@ -22,6 +22,7 @@ from gateway.edge.mitm.upstream_pool import UpstreamPool
 from gateway.observability import log
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.headers import Forward
+from gateway.pipeline.pipeline import Pipeline
 from gateway.wiring import Generation
 
 # Of bodies that wait to be whole, in all connections of one worker.
@@ -48,6 +49,24 @@ class EdgeHost:
     def limits(self) -> Limits:
         """The current limits."""
         return self.generation.config.limits
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline of the generation that serves."""
+        return self.generation.pipeline
+
+    @property
+    def rejudge_s(self) -> float:
+        """After so many seconds an open request is judged again in any case."""
+        return self.limits.rejudge_s
+
+    def open_requests(self) -> Iterator[Exchange]:
+        """Every request that is open or being judged."""
+        return (exchange for connection in self.connections for exchange in connection.exchanges.values())
+
+    def record_cut(self, reason: str) -> None:
+        """Count a request that was cut."""
+        self.metrics.cut(reason)
 
     async def swap(self, generation: Generation) -> None:
         """Put a new generation in place; requests under way end under the one that judged them."""

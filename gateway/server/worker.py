@@ -23,10 +23,10 @@ from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (impor
 from gateway.config import ConfigError, load
 from gateway.core.ports.stores import StoreDown
 from gateway.edge.mitm.connection import ClientConnection
-from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 from gateway.edge.mitm.sockets import listening_socket
 from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
+from gateway.pipeline.reevaluation import ContinuousEvaluation
 from gateway.server.edge_host import EdgeHost
 from gateway.server.loop_watch import LoopWatch
 from gateway.wiring import Generation, ProcessResources
@@ -76,7 +76,7 @@ async def _main(config_path: Path, port: int, pipe: SupervisorChannel) -> None:
 
     alive = LoopWatch(pipe.beat, HEARTBEAT_S).tick()
     loops = (alive, edge.sweep(), _reloads(config_path, edge, watch, shared, reload, pipe), _refresh(shared))
-    tasks = [asyncio.ensure_future(work) for work in (*loops, watch.follow(), watch.turns())]
+    tasks = [asyncio.ensure_future(work) for work in (*loops, watch.follow_changes(), watch.run_periodically())]
     for task in tasks:
         task.add_done_callback(ended)
     gc.collect()
@@ -113,7 +113,7 @@ async def _reloads(
         await edge.swap(generation)
         edge.metrics.reloaded("ok")
         pipe.say("reloaded", policy=generation.policy_version)
-        await watch.everything()
+        await watch.reevaluate_all()
 
 
 async def _refresh(shared: ProcessResources) -> None:

@@ -23,9 +23,9 @@ from gateway.core.obligations import Headers
 from gateway.core.ports.stores import StoreDown
 from gateway.core.reasons import Refusal
 from gateway.core.subject import Device, Identity, Session, subject_key
-from gateway.edge.mitm import reevaluation as live
-from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 from gateway.obligations.plan import Obligations
+from gateway.pipeline import reevaluation
+from gateway.pipeline.reevaluation import ContinuousEvaluation
 from tests.support.edge_clients import Http1, Http2, tls_context
 from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
 from tests.support.edge_world import HOST, IDENTITY, Ports, Running, World
@@ -110,7 +110,7 @@ class Watched:
         self.tasks = world.run(self._start())
 
     async def _start(self) -> list[asyncio.Task[None]]:
-        tasks = [asyncio.ensure_future(work) for work in (self.watch.follow(), self.watch.turns())]
+        tasks = [asyncio.ensure_future(work) for work in (self.watch.follow_changes(), self.watch.run_periodically())]
         await asyncio.sleep(0.05)
         return tasks
 
@@ -373,7 +373,7 @@ def test_a_new_policy_is_applied_to_what_is_open(watched, serve, connect):
     client = connect(one.running)
     begin(client)
     one.ports.decision = REVOKED
-    one.world.run(one.watch.everything())
+    one.world.run(one.watch.reevaluate_all())
     drained(client)
 
 
@@ -451,14 +451,14 @@ def test_a_moment_without_the_store_cuts_nothing_and_a_long_one_does(watched, se
     time.sleep(0.3)
     client.buffer = b""
     assert client.more()
-    monkeypatch.setattr(live, "DOUBT_S", 0.5)
+    monkeypatch.setattr(reevaluation, "DOUBT_S", 0.5)
     one.ports.broken = StoreDown("away")
     drained(client)
     assert one.running.counts.cuts == ["store_down"]
 
 
 def test_an_error_of_the_gateways_own_is_a_doubt_too(watched, serve, connect, monkeypatch):
-    monkeypatch.setattr(live, "DOUBT_S", 0.3)
+    monkeypatch.setattr(reevaluation, "DOUBT_S", 0.3)
     one = watched(serve(Http1Upstream(pour)).url, rejudge_s=0.1)
     client = connect(one.running)
     begin(client)

@@ -332,13 +332,14 @@ class ClientConnection(asyncio.Protocol):
     def opened(self, exchange: Exchange) -> Exchange:
         """A request head has arrived."""
         self.exchanges[exchange.stream_id] = exchange
+        exchange.connection = self
         self.head_since = None
         return exchange
 
     def closed(self, exchange: Exchange) -> None:
         """A request is over."""
         if not exchange.over:
-            exchange.over = True
+            exchange.over, exchange.connection = True, None
             self.exchanges.pop(exchange.stream_id, None)
             self.active_at = time.monotonic()
             self.edge.finished(exchange)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mitmproxy import http
+from mitmproxy.proxy import events
 from mitmproxy.websocket import WebSocketData
 
+from gateway.edge.mitm.commands import Interrupt
 from gateway.pipeline.verdicts import Verdict
 
 if TYPE_CHECKING:
     from gateway.wiring.generation import Generation
+
+
+class EventPump(Protocol):
+    """The client connection as an exchange sees it."""
+
+    def pump(self, event: events.Event) -> None:
+        """Feed one event to the layers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -21,6 +30,7 @@ class Exchange:
 
     `used_at`: when somebody last used it. A page that is left open with a WebSocket or an event stream is not used by
     what the service sends on it (`is_feed`), a download is. `buffered_bytes`: of bodies that are held in memory.
+    `connection` is None once it is over.
     """
 
     stream_id: int
@@ -41,6 +51,12 @@ class Exchange:
     is_feed: bool = False
     doubt_since: float | None = None
     over: bool = False
+    connection: EventPump | None = None
+
+    def cut(self, reason: str) -> None:
+        """End it: with a denial when no response was begun, else by cutting it."""
+        if self.connection is not None:
+            self.connection.pump(Interrupt(self.stream_id, reason))
 
 
 class Flow:

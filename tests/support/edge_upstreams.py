@@ -239,9 +239,9 @@ async def say_ok_2(talk: H2Talk, stream: int, seen: Seen) -> None:
 class Http2Upstream(_Upstream):
     """Hands each stream to `handler` as soon as its head is there."""
 
-    def __init__(self, handler: H2Handler = say_ok_2, *, keep: bool = True, **how: Any) -> None:
+    def __init__(self, handler: H2Handler = say_ok_2, *, keep: bool = True, places: int = 0, **how: Any) -> None:
         super().__init__(**how)
-        self.handler, self.keep = handler, keep
+        self.handler, self.keep, self.places = handler, keep, places
         self.talks: list[H2Talk] = []
 
     async def talk(self, talk: Talk) -> None:
@@ -249,6 +249,9 @@ class Http2Upstream(_Upstream):
         self.talks.append(side)
         if not self.keep:
             side.conn.local_settings.initial_window_size = 1 << 24
+            side.conn.local_settings.acknowledge()
+        if self.places:
+            side.conn.local_settings.max_concurrent_streams = self.places
             side.conn.local_settings.acknowledge()
         side.conn.initiate_connection()
         if not self.keep:

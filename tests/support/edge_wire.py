@@ -111,6 +111,9 @@ class Wire:
                 self.servers.append(command.connection)
                 self.to_upstream.append(b"")
             return [events.OpenConnectionCompleted(command, self.dial_error)]
+        elif isinstance(command, Abort) and command.connection is not self.client:
+            command.connection.state = ConnectionState.CLOSED
+            self.http.forget(command.connection)
         elif isinstance(command, Abort):
             # What the edge does with it: the client is gone, and everything that was open for it.
             for connection in (self.client, *self.servers):

@@ -192,6 +192,9 @@ class ClientConnection(asyncio.Protocol):
             self.turns.later(command.connection)
         elif isinstance(command, Linger):
             self._linger()
+        elif isinstance(command, Abort) and command.connection is not self.client:
+            if not self.legs.cut(command.connection):
+                self._close(command.connection, half=False)
         elif isinstance(command, Abort):
             discard_unsent(self.transport)
             self._abort_all()

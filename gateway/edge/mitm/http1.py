@@ -283,8 +283,9 @@ class UpstreamHttp1(_Http1):
             self._sent_all = True
             yield from self._next()
         elif isinstance(event, out.RequestProtocolError):
-            self.stage = "done"
-            yield commands.CloseConnection(self.conn)
+            stage, self.stage = self.stage, "done"
+            # Of a request, what waits to be written is not sent any more; a WebSocket's close frame is.
+            yield commands.CloseConnection(self.conn) if stage == "tunnel" else Abort(self.conn)
 
     def _advance(self) -> Commands:
         for _ in range(_HEADS_A_TURN):

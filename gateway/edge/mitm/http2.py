@@ -10,7 +10,7 @@ from h2.utilities import SizeLimitDict
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import RequestData, ResponseData
+from mitmproxy.proxy.layers.http._events import RequestData, RequestProtocolError, ResponseData
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 
 from gateway.edge.mitm.commands import Abort, Linger
@@ -174,6 +174,13 @@ class UpstreamHttp2(FramedHttp2, Http2Client):
             if isinstance(command, ReceiveHttp):
                 command.event.stream_id = self.their_stream_id[command.event.stream_id]
             yield command
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, RequestProtocolError) and event.stream_id not in self.our_stream_id:
+            # It waits for a place: nothing of it was sent, and nothing will be.
+            self.stream_queue.pop(event.stream_id, None)
+            return
+        yield from super()._handle_event(event)
 
     def backlog(self) -> int:
         """Bytes that wait for the upstream's flow-control windows."""

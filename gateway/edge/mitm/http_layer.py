@@ -9,9 +9,9 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import http as mitm
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, RequestProtocolError, ResponseProtocolError
 
-from gateway.edge.mitm.commands import Interrupt
+from gateway.edge.mitm.commands import Interrupt, Release
 from gateway.edge.mitm.http1 import ClientHttp1, UpstreamHttp1
 from gateway.edge.mitm.http2 import ClientHttp2, FramedHttp2, UpstreamHttp2
 from gateway.edge.mitm.turn_budget import Turn
@@ -91,6 +91,7 @@ class GatewayHttpLayer(mitm.HttpLayer):
             stream = self.streams.get(event.stream_id)
             if stream is not None:
                 yield from self.event_to_child(stream, event)
+                yield from self._stop_waiting(stream)
             elif isinstance(self.client, ClientHttp2):
                 cut = ResponseProtocolError(event.stream_id, event.reason, ErrorCode.KILL)
                 yield from self.event_to_child(self.client, cut)
@@ -127,6 +128,8 @@ class GatewayHttpLayer(mitm.HttpLayer):
                 stream = self.streams.get(inner.stream_id)
                 if stream is not None:
                     yield from self.event_to_child(stream, inner)
+                    if type(inner) is RequestProtocolError:
+                        yield from self._stop_waiting(stream)
             elif kind is mitm.SendHttp:
                 connection = self.connections.get(command.connection)
                 if connection is not None:
@@ -184,6 +187,22 @@ class GatewayHttpLayer(mitm.HttpLayer):
         self.connections[context.server] = child
         self.waiting_for_establishment[context.server].append(event)
         yield from self.event_to_child(child, events.Start())
+
+    def _stop_waiting(self, stream: layer.Layer) -> Commands:
+        """Let a stream that was cut go on at once, which waits for an upstream connection: it must not get one."""
+        wish = stream._paused.command if stream._paused else None  # noqa: SLF001  (mitmproxy's)
+        if not isinstance(wish, DialUpstream) or self.command_sources.pop(wish, None) is None:
+            return
+        for wishes in self.waiting_for_establishment.values():
+            wishes[:] = [other for other in wishes if other is not wish]
+        yield from self.event_to_child(stream, mitm.GetHttpConnectionCompleted(wish, (None, "cut")))
+
+    def register_connection(self, command: mitm.RegisterHttpConnection) -> Commands:
+        """Hand an established connection to who waits for it; one that nobody waits for any more goes to the pool."""
+        is_awaited = bool(self.waiting_for_establishment.get(command.connection))
+        yield from super().register_connection(command)
+        if not is_awaited and not command.err and command.connection.share:  # type: ignore[attr-defined]
+            yield Release(command.connection)
 
     def idle(self, connection: Connection) -> bool:
         """Whether an upstream connection may serve somebody else."""

@@ -68,6 +68,9 @@ class StreamPort(Protocol):
     def is_http2(self) -> bool:
         """Whether the client speaks HTTP/2."""
 
+    def end_if_cut(self) -> Commands:
+        """After each wait, before anything is sent: end the exchange if it was cut meanwhile."""
+
     def begin_response(self) -> None:
         """The request is on its way: take what the upstream sends."""
 

@@ -65,6 +65,9 @@ class RequestHalf:
         person = () if identity is None else (identity.issuer, identity.subject)
         for address in upstream.candidates():
             connection, error = yield DialUpstream(upstream, address, person, fresh=fresh)
+            yield from stream.end_if_cut()
+            if stream.exchange.over:
+                return
             if error is None:
                 break
             upstream.failed(address)
@@ -189,6 +192,9 @@ class RequestHalf:
             exchange.has_body = False
             stream.client_state = stream.state_errored
             yield HttpRequestHook(stream.flow)  # type: ignore[arg-type]
+            yield from stream.end_if_cut()
+            if exchange.over:
+                return
             verdict, body = exchange.verdict, bytes(exchange.body)
             if isinstance(verdict, Forward):
                 exchange.body.clear()

@@ -90,10 +90,9 @@ class Stream(mitm.HttpStream):
         self.flow = Flow(self.exchange)
         self.client_state = self.server_state = self.state_errored
         yield HttpRequestHeadersHook(self.flow)  # type: ignore[arg-type]
-        for queued in self._paused_event_queue:
-            if isinstance(queued, http_events.RequestProtocolError):
-                yield from self.handle_protocol_error(queued)
-                return
+        yield from self.end_if_cut()
+        if self.exchange.over:
+            return
         verdict = self.exchange.verdict
         if isinstance(verdict, Forward):
             yield from self.request_half.begin(verdict, ended=event.end_stream)
@@ -103,6 +102,16 @@ class Stream(mitm.HttpStream):
             yield from self.reply(verdict)
         else:
             yield from self.refuse("gateway_error")
+
+    def end_if_cut(self) -> Commands:
+        """After each wait, before anything is sent: end the exchange if it was cut meanwhile (`exchange.over`)."""
+        for queued in self._paused_event_queue:
+            if isinstance(queued, Interrupt):
+                yield from self.interrupt(queued)
+                return
+            if isinstance(queued, http_events.RequestProtocolError):
+                yield from self.handle_protocol_error(queued)
+                return
 
     def begin_response(self) -> None:
         """The request is on its way: take what the upstream sends."""

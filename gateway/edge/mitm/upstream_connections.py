@@ -182,7 +182,9 @@ class UpstreamConnections:
         self._open[server] = leg
         early, leg.early = leg.early, None
         self._client.pump(events.OpenConnectionCompleted(command, None))
-        if early:
+        if early and self._open.get(server) is not leg:
+            leg.abort()
+        elif early:
             self._client.pump(events.DataReceived(server, bytes(early)))
 
     def release(self, connection: Connection) -> None:
@@ -197,6 +199,20 @@ class UpstreamConnections:
         if leg.usable:
             leg.transport.resume_reading()
             leg.upstream.give(leg)
+
+    def cut(self, connection: Connection) -> bool:
+        """End a connection that does not keep up, at once; whether it was one.
+
+        What waits to be written is not sent: a cut request must not arrive in full, whenever the upstream reads on.
+        """
+        leg = self._open.get(connection)
+        if leg is None or not leg.writing_paused:
+            return False
+        connection.state = ConnectionState.CLOSED
+        leg.owner = leg.server = None
+        leg.abort()
+        self.release(connection)
+        return True
 
     def gone(self, server: Server) -> None:
         """An upstream connection has ended."""

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 
 from gateway.core.decision import Decision
-from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 from tests.support.edge_clients import Http1, Http2
 from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
 from tests.support.edge_world import HOST, Running, World

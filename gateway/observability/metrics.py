@@ -63,6 +63,15 @@ class Metrics:
         self._connections = Gauge(
             "gateway_connections", "Open client connections.", multiprocess_mode="livesum", registry=None
         )
+        self._buffered = Gauge(
+            "gateway_buffered_bytes",
+            "Bytes of requests and answers under way that are held.",
+            multiprocess_mode="livesum",
+            registry=None,
+        )
+        self._connection_cuts = Counter(
+            "gateway_connection_cuts_total", "Client connections that were cut.", ["reason"], registry=None
+        )
         self._cuts = Counter("gateway_cuts_total", "Open requests that were cut.", ["reason"], registry=None)
         self._handshakes = Counter("gateway_handshakes_total", "TLS handshakes.", ["result"], registry=None)
         self._policy = Gauge(
@@ -110,6 +119,14 @@ class Metrics:
     def connections(self, change: int) -> None:
         """+1 for a client connection that was opened, -1 for one that was closed."""
         self._connections.inc(change)
+
+    def buffered(self, change: int) -> None:
+        """By how much the bytes changed that are held for clients."""
+        self._buffered.inc(change)
+
+    def connection_cut(self, reason: str) -> None:
+        """A client connection was cut because of what it did to this worker; `reason` is a fixed word."""
+        self._connection_cuts.labels(reason).inc()
 
     def handshake(self, result: str) -> None:
         """A TLS handshake: "ok", or a fixed word for why not."""

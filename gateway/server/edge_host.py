@@ -13,20 +13,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from gateway.config import Limits
-from gateway.core.canonical import client_network
 from gateway.core.routes import Route
 from gateway.edge.mitm.connection import ClientConnection
 from gateway.edge.mitm.exchange import Exchange
+from gateway.edge.mitm.memory_ledger import MemoryLedger, MemoryLimits
 from gateway.edge.mitm.turn_budget import TurnScheduler
 from gateway.edge.mitm.upstream_pool import UpstreamPool
+from gateway.endpoints.rate_limit import RateLimiter
 from gateway.observability import log
 from gateway.observability.metrics import Metrics
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.pipeline import Pipeline
 from gateway.wiring import Generation
 
-# Of bodies that wait to be whole, in all connections of one worker.
-BUFFERED_BYTES = 256 << 20
 _SWEEP_S = 0.5
 
 
@@ -37,10 +36,11 @@ class EdgeHost:
         self.generation = generation
         self.metrics = metrics
         self.draining = False
-        self.buffered_bytes = 0
+        self.memory = MemoryLedger(self._memory_limits, metrics.buffered)
         self.scheduler = TurnScheduler()
         self.connections: set[ClientConnection] = set()
         self._by_client: collections.Counter[str] = collections.Counter()
+        self._refusals = RateLimiter(burst=1, per_s=1 / 60)
         self._log = log.get("edge")
         self._watchers: list[asyncio.Task[None]] = []
         self._watch()
@@ -97,11 +97,12 @@ class EdgeHost:
     def arrived(self, connection: ClientConnection) -> bool:
         """Count a connection in; False over a limit."""
         limits = self.limits
-        if self.draining or len(self.connections) >= limits.connections:
+        client = connection.client_key
+        if self.draining:
             return False
-        client = client_network(connection.ip)
-        if self._by_client[client] >= limits.connections_per_client:
+        if len(self.connections) >= limits.connections or self._by_client[client] >= limits.connections_per_client:
             self.metrics.handshake("too_many")
+            self._refused(connection, "too_many")
             return False
         self.connections.add(connection)
         self._by_client[client] += 1
@@ -114,7 +115,7 @@ class EdgeHost:
             return
         self.connections.discard(connection)
         self.metrics.connections(-1)
-        client = client_network(connection.ip)
+        client = connection.client_key
         self._by_client[client] -= 1
         if self._by_client[client] <= 0:
             del self._by_client[client]
@@ -133,20 +134,30 @@ class EdgeHost:
         position = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else "?"
         self._log.error("connection_crashed", error=type(error).__name__, at=position)
 
-    def buffer(self, exchange: Exchange, size_bytes: int) -> bool:
-        """Count bytes of a body that is held in memory; False when this worker holds too many."""
-        exchange.buffered_bytes += size_bytes
-        self.buffered_bytes += size_bytes
-        return self.buffered_bytes <= BUFFERED_BYTES
+    def _memory_limits(self) -> MemoryLimits:
+        limits = self.limits
+        return MemoryLimits(
+            connection=limits.buffer_mib_per_connection << 20,
+            client=limits.buffer_mib_per_client << 20,
+            worker=limits.buffer_mib << 20,
+        )
 
-    def unbuffer(self, exchange: Exchange) -> None:
-        """The exchange's body is held no longer."""
-        self.buffered_bytes -= exchange.buffered_bytes
-        exchange.buffered_bytes = 0
+    def cut_for_memory(self, connection: ClientConnection) -> None:
+        """A connection holds more than it may and is cut."""
+        self.metrics.connection_cut("memory")
+        self._refused(connection, "memory")
+
+    def _refused(self, connection: ClientConnection, reason: str) -> None:
+        """A line for a connection that was refused or cut: for each client at most one a minute.
+
+        Where a service is zero-log nobody can tell yet whether the client came for it: no address is written.
+        """
+        if self._refusals.take(connection.ip):
+            client = "" if self.generation.zero_log_upstreams else connection.client_key
+            self._log.warning("connection_refused", reason=reason, client=client)
 
     def finished(self, exchange: Exchange) -> None:
         """An exchange is over."""
-        self.unbuffer(exchange)
         verdict = exchange.verdict
         if isinstance(verdict, Forward) and exchange.status and not verdict.route.zero_log:
             self.metrics.responded(verdict.route.service, exchange.status, time.monotonic() - exchange.started)

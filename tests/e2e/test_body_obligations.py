@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,13 +13,13 @@ import pytest
 from gateway.core.decision import Decision, Obligation
 from gateway.core.reasons import Refusal
 from gateway.obligations.plan import Obligations
-from gateway.server import edge_host
 from plugins.obligations import builtin
 from tests.support.edge_clients import Answer, Http1
 from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
 from tests.support.edge_world import HOST, Ports
 
 REDACT = Obligation("redact_text", {"patterns": ["iban"], "texts": ["Nightingale"]})
+LARGE_JSON = Obligation("require_json_body", {"max_depth": 3, "max_bytes": 7_000_000})
 JSON_ONLY = Obligation("require_json_body", {"max_depth": 3, "max_bytes": 1000})
 JSON = ("content-type", "application/json")
 TEXT = "content-type: text/plain\r\n"
@@ -98,8 +100,8 @@ class Scene:
 def start(world, serve, request):
     """A client of an edge with obligations before an upstream."""
 
-    def begin(client_kind: str, upstream: Any, protocol: str, *obligations: Obligation) -> Any:
-        running = world.edge(serve(upstream).url, upstream={"protocol": protocol}, **under(*obligations))
+    def begin(client_kind: str, upstream: Any, protocol: str, *obligations: Obligation, **more: Any) -> Any:
+        running = world.edge(serve(upstream).url, upstream={"protocol": protocol}, **under(*obligations), **more)
         return request.getfixturevalue(client_kind)(running)
 
     return begin
@@ -389,30 +391,37 @@ def test_a_grpc_call_under_a_body_obligation_is_refused(start):
 
 
 @CLIENTS
-def test_a_worker_that_holds_too_many_bodies_refuses_further_ones_until_it_holds_fewer(
-    world, serve, request, client_kind, monkeypatch
-):
-    monkeypatch.setattr(edge_host, "BUFFERED_BYTES", 100)
-    running = world.edge(serve(Http1Upstream()).url, **under(JSON_ONLY))
-    first, second = (Http1(running.port, world.certificates) for _ in range(2))
-    first.send(f"POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: 92\r\n\r\n")
-    first.send(b'"' + b"x" * 80)
-    running.until(lambda: running.edge.buffered_bytes == 81)
-    client = request.getfixturevalue(client_kind)(running)
-    answer = post(client, b'"' + b"x" * 80 + b'"', JSON)
+def test_a_body_that_is_more_than_its_client_may_have_held_is_refused(start, client_kind):
+    client = start(client_kind, Http1Upstream(), "http1", LARGE_JSON, limits={"buffer_mib_per_client": 4})
+    answer = post(client, b'"' + b"x" * 5_000_000 + b'"', JSON)
     assert (answer.status, answer.reason) == (503, "overloaded")
-    first.send(b"x" * 10 + b'"')
-    assert first.answer("POST").status == 200
-    assert running.edge.buffered_bytes == 0
-    assert post(second, b'"' + b"x" * 80 + b'"', JSON).status == 200
-    first.close()
-    second.close()
+
+
+@CLIENTS
+def test_a_body_waits_while_its_client_has_much_held_and_goes_on_afterwards(world, serve, request, client_kind):
+    size = 2_400_000
+    running = world.edge(serve(Http1Upstream()).url, limits={"buffer_mib_per_client": 4}, **under(LARGE_JSON))
+    with closing(Http1(running.port, world.certificates)) as first:
+        head = f"POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: {size + 12}"
+        first.send(f"{head}\r\n\r\n")
+        first.send(b'"' + b"x" * size)
+        running.until(lambda: running.edge.memory.content > size)
+        client = request.getfixturevalue(client_kind)(running)
+        with ThreadPoolExecutor(1) as executor:
+            waiting = executor.submit(post, client, b'"' + b"x" * (size - 10) + b'"', JSON)
+            running.until(lambda: any(item.is_tight for item in list(running.edge.connections)))
+            assert not waiting.done()
+            assert running.edge.memory.content < size + (1 << 20)
+            first.send(b"x" * 10 + b'"')
+            assert first.answer("POST").status == 200
+            assert waiting.result(10).status == 200
+    running.until(lambda: running.edge.memory.content == 0)
 
 
 def test_a_client_that_leaves_in_the_middle_takes_its_held_body_with_it(world, start):
     client = start("connect", Http1Upstream(), "http1", JSON_ONLY)
     [running] = world.running
     client.send(f"POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: 92\r\n\r\n[1")
-    running.until(lambda: running.edge.buffered_bytes == 2)
+    running.until(lambda: running.edge.memory.content > 0)
     client.cut()
-    running.until(lambda: running.edge.buffered_bytes == 0)
+    running.until(lambda: running.edge.memory.content == 0)

@@ -340,7 +340,9 @@ def test_a_body_that_waits_for_its_verdict_fills_no_memory(world, upstream, requ
         client.conn.streams[stream]._outbound_flow_control_window = None
     sent = 0
     frame = struct.pack(">I", 16_384)[1:] + b"\0\0" + struct.pack(">I", stream) + b"x" * 16_384
-    with pytest.raises(TimeoutError):
+    with pytest.raises(
+        (TimeoutError, BrokenPipeError, ConnectionResetError)
+    ):  # no window is left, or it is not kept to
         while sent < MANY:
             client.sock.sendall(body if kind == "connect" else frame * 4)
             sent += 1 << 16
@@ -452,7 +454,7 @@ def test_pipelining_without_end_is_cut(world, serve, connect):
     running = world.edge(upstream.url)
     client = connect(running)
     with pytest.raises(OSError):  # noqa: PT011  (a reset or a broken pipe)
-        for _ in range(200):
+        for _ in range(1000):
             client.send(f"GET / {HEAD}\r\n" * 1000)
     running.until(lambda: not upstream._open)
     assert len(upstream.seen) <= 1

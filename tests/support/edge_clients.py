@@ -65,6 +65,8 @@ def dial(
     device: str | None = "device",
     context: ssl.SSLContext | None = None,
     receive_buffer: int | None = None,
+    source: str = "",
+    before_tls: bytes = b"",
     **how: Any,
 ) -> ssl.SSLSocket:
     """A TLS connection to the edge."""
@@ -77,7 +79,11 @@ def dial(
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     raw.settimeout(TIMEOUT_S)
     try:
+        if source:
+            raw.bind((source, 0))
         raw.connect(("127.0.0.1", port))
+        if before_tls:
+            raw.sendall(before_tls)
         return context.wrap_socket(raw, server_hostname=sni, suppress_ragged_eofs=False, **how)
     except BaseException:
         raw.close()

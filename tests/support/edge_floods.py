@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Self
+from typing import Any, Self
 
 import h2.connection
 
@@ -73,8 +73,10 @@ def repeated(piece: bytes, size: int = FLOOD_BYTES) -> bytes:
 class Flood:
     """A connection that sends all of `data` as fast as it is taken and reads what comes."""
 
-    def __init__(self, process: EdgeProcess, alpn: str, data: bytes, *, record_bytes: int = 1 << 14) -> None:
-        self.sock = dial(process.port, process.certificates, alpn=[alpn])
+    def __init__(
+        self, process: EdgeProcess, alpn: str, data: bytes, *, record_bytes: int = 1 << 14, **how: Any
+    ) -> None:
+        self.sock = dial(process.port, process.certificates, alpn=[alpn], **how)
         self.sock.setblocking(False)
         self.data = memoryview(data)
         self.record_bytes = record_bytes

@@ -60,6 +60,7 @@ def main() -> None:
     sys.stdout.flush()
     sys.stdin.read()
     crashes = world.stop_edges()
+    sys.stderr.write("\n".join(crashes[:3]))
     world.close()
     sys.exit(1 if crashes else 0)
 

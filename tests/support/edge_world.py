@@ -220,6 +220,7 @@ class Counts:
         self.open = 0
         self.answers: list[tuple[str, int]] = []
         self.cuts: list[str] = []
+        self.connection_cuts: list[str] = []
 
     def handshake(self, outcome: str) -> None:
         self.handshakes.append(outcome)
@@ -229,6 +230,12 @@ class Counts:
 
     def connections(self, change: int) -> None:
         self.open += change
+
+    def buffered(self, change: int) -> None:
+        """`edge.memory` knows it."""
+
+    def connection_cut(self, reason: str) -> None:
+        self.connection_cuts.append(reason)
 
     def responded(self, service: str, status: int, seconds: float) -> None:
         self.answers.append((service, status))

@@ -34,6 +34,11 @@ class Limits(Model):
     connections_per_client: int = Field(256, ge=1, description="Open connections from one address, in each worker.")
     connections: int = Field(20_000, ge=1, description="Open connections in each worker.")
     streams: int = Field(100, ge=1, le=1000, description="Concurrent HTTP/2 streams on a connection.")
+    buffer_mib: int = Field(
+        128, ge=16, le=65_536, description="Memory for requests and answers under way, in each worker."
+    )
+    buffer_mib_per_client: int = Field(64, ge=4, le=65_536, description="The same for one client address.")
+    buffer_mib_per_connection: int = Field(48, ge=1, le=65_536, description="The same for one connection.")
     handshake_s: Seconds = Field(10, description="Time for the TLS handshake.")
     header_s: Seconds = Field(15, description="Time for a request's head to arrive.")
     idle_s: Seconds = Field(120, description="A connection without a request is closed after this.")

@@ -32,6 +32,8 @@ from gateway.edge.mitm.exchange import Exchange
 from gateway.edge.mitm.http1 import ClientHttp1
 from gateway.edge.mitm.http2 import ClientHttp2
 from gateway.edge.mitm.http_layer import GatewayHttpLayer
+from gateway.edge.mitm.memory_ledger import IDLE, Usage
+from gateway.edge.mitm.memory_usage import REQUEST_BYTES, measure_usage
 from gateway.edge.mitm.sockets import discard_unsent
 from gateway.edge.mitm.stream import Stream
 from gateway.edge.mitm.tls import GatewayTlsLayer, ja4
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 CAPABILITIES = EdgeCapabilities("mitm", ALL_HEADS, ALL_BODIES)
 _LINGER_S = 2.0
 _LINGER_BYTES = 8 << 20
+# What a connection holds is counted anew when so much has moved on it, and twice a second.
+_MEASURE_BYTES = 1 << 16
 _SWITCHING = 101
 _OPTIONS = SimpleNamespace(
     validate_inbound_headers=True,
@@ -79,10 +83,12 @@ class ClientConnection(asyncio.Protocol):
         self.paused_since: float | None = None
         self.head_since: float | None = None
         self.ip = ""
+        self.client_key = ""
+        self.moved_bytes = 0
         self._lingered_bytes = 0
         self._ja4 = ""
         self._queue: collections.deque[events.Event] = collections.deque()
-        self._pumping = self._over = False
+        self._pumping = self._over = self.is_ending = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- the client's transport ----
@@ -93,7 +99,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=HIGH_BYTES)
         peername = transport.get_extra_info("peername") or ("", 0)
         self.ip = peername[0]
-        self.turns = ConnectionTurns(self.edge.scheduler, client_network(self.ip), self.pump)
+        self.client_key = client_network(self.ip)
+        self.turns = ConnectionTurns(self.edge.scheduler, self.client_key, self.pump)
         self.client = Client(
             peername=peername,
             sockname=transport.get_extra_info("sockname"),
@@ -114,6 +121,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         self.active_at = time.monotonic()
+        self.moved_bytes += len(data)
         if self.closing_since is None:
             self.turns.receive(self.client, data)
             return
@@ -131,6 +139,7 @@ class ClientConnection(asyncio.Protocol):
         for task in self._tasks:
             task.cancel()
         self.edge.left(self)
+        self.edge.memory.forget(self)
         self._over = True
         self.turns.close()
         self.legs.close()
@@ -173,6 +182,8 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self._pumping = False
         self.legs.flush()
+        if self.moved_bytes > _MEASURE_BYTES:
+            self.measure()
         self.legs.balance()
         if self.http.finished:
             self.http.sweep()
@@ -205,6 +216,7 @@ class ClientConnection(asyncio.Protocol):
             raise TypeError(f"unexpected command {type(command).__name__}")
 
     def _send(self, connection: Connection, data: bytes) -> None:
+        self.moved_bytes += len(data)
         if connection is self.client:
             if not self.transport.is_closing():
                 self.transport.write(data)
@@ -336,6 +348,8 @@ class ClientConnection(asyncio.Protocol):
         """A request head has arrived."""
         self.exchanges[exchange.stream_id] = exchange
         exchange.connection = self
+        exchange.head_bytes = sum(len(name) + len(value) for name, value in exchange.request.data.headers.fields)
+        self.moved_bytes += exchange.head_bytes + REQUEST_BYTES
         self.head_since = None
         return exchange
 
@@ -348,12 +362,42 @@ class ClientConnection(asyncio.Protocol):
             self.edge.finished(exchange)
 
     def buffer(self, exchange: Exchange, size_bytes: int) -> bool:
-        """Count bytes of a body that is held in memory; False when this worker holds too many."""
-        return self.edge.buffer(exchange, size_bytes)
+        """Count bytes of a body that is held in memory; False when they would be too many."""
+        if not self.edge.memory.fits(self, size_bytes):
+            return False
+        exchange.buffered_bytes += size_bytes
+        self.measure()
+        return True
 
     def unbuffer(self, exchange: Exchange) -> None:
         """The exchange's body is held no longer."""
-        self.edge.unbuffer(exchange)
+        exchange.buffered_bytes = 0
+        self.moved_bytes = _MEASURE_BYTES + 1
+
+    # ---- memory ----
+
+    @property
+    def usage(self) -> Usage:
+        """What this connection was last seen to hold."""
+        return self.edge.memory.usage(self)
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether memory is short for this connection."""
+        return self.edge.memory.is_tight(self)
+
+    def measure(self) -> None:
+        """Count anew what this connection holds."""
+        self.moved_bytes = 0
+        if not self._over and not self.is_ending:
+            self.edge.memory.note(self, measure_usage(self))
+
+    def end_for_memory(self) -> None:
+        """Cut it at once: it holds more than it may."""
+        self.is_ending = True
+        self.edge.cut_for_memory(self)
+        discard_unsent(self.transport)
+        self._abort_all()
 
     @staticmethod
     def upstream(exchange: Exchange, verdict: Forward) -> UpstreamPool:
@@ -377,6 +421,9 @@ class ClientConnection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Called twice a second: end what takes too long."""
         limits = self.edge.limits
+        if self.established and (self.moved_bytes or self.usage is not IDLE):
+            self.measure()
+            self.legs.balance()
         if self.closing_since is not None:
             unsent = self.transport.get_write_buffer_size() > 0
             if now - self.closing_since > (limits.stall_s if unsent else _LINGER_S):
@@ -439,8 +486,13 @@ class ClientConnection(asyncio.Protocol):
         client = self.http.connections.get(self.client)
         if isinstance(client, ClientHttp2):
             client.h2_conn.close_connection()
-            self._say(client.h2_conn.data_to_send())
+            self.say(client.h2_conn.data_to_send())
         self._say(None)
+
+    def say(self, data: bytes) -> None:
+        """Send to the client from outside an event."""
+        if data and not self.transport.is_closing():
+            self._say(data)
 
     def _say(self, data: bytes | None) -> None:
         command: commands.Command = (

@@ -88,6 +88,11 @@ class FrameReader:
             len(self.buffer) > 3 and self.buffer[3] in {_HEADERS, _CONTINUATION}  # noqa: PLR2004
         )
 
+    @property
+    def block_bytes(self) -> int:
+        """How much of an unfinished header block was read."""
+        return self._block_bytes or 0
+
     def earn(self, frames: int) -> None:
         """Let the allowance grow."""
         self._allowance = min(_MOST_FRAMES, self._allowance + frames)

@@ -30,7 +30,7 @@ class Exchange:
 
     `used_at`: when somebody last used it. A page that is left open with a WebSocket or an event stream is not used by
     what the service sends on it (`is_feed`), a download is. `buffered_bytes`: of bodies that are held in memory.
-    `connection` is None once it is over.
+    `head_bytes`: of the request's head. `connection` is None once it is over.
     """
 
     stream_id: int
@@ -40,6 +40,7 @@ class Exchange:
     verdict: Verdict | None = None
     body: bytearray = field(default_factory=bytearray)
     buffered_bytes: int = 0
+    head_bytes: int = 0
     received: int = 0
     sent: int = 0
     status: int = 0

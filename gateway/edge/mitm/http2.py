@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sized
-from typing import Any
+from typing import Any, Protocol
 
 from h2.errors import ErrorCodes
 from h2.utilities import SizeLimitDict
+from hyperframe.frame import WindowUpdateFrame
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
@@ -20,6 +22,7 @@ from gateway.edge.mitm.turn_budget import Later, Turn
 Commands = layer.CommandGenerator[Any]
 _RESPONSE_BLOCK_BYTES = 1 << 18
 _CLOSED_STREAMS = 1 << 10
+_STREAM_WINDOW_BYTES = 1 << 18
 
 
 class FramedHttp2(Http2Connection):
@@ -58,6 +61,11 @@ class FramedHttp2(Http2Connection):
         if self.frames.has_frame and not self.over:
             yield Later(self.conn)
 
+    @property
+    def unread_bytes(self) -> int:
+        """What has arrived and is no whole frame or header block yet, or waits for a later turn."""
+        return len(self.frames.buffer) + self.frames.block_bytes
+
     def finish(self, stream_id: int) -> None:
         """A request is over: what is known of its stream is needed until the peer's end of it is closed, too."""
         self._finished.append(stream_id)
@@ -89,17 +97,37 @@ class FramedHttp2(Http2Connection):
         yield from ()
 
 
-class ClientHttp2(FramedHttp2, Http2Server):
-    """The client's side of HTTP/2 with our own limits. `live` are the requests that are not over for the gateway."""
+class StreamGate(Protocol):
+    """Says of a client's streams what may go on. `live` are the requests that are not over for the gateway."""
 
-    def __init__(self, context: Context, streams_limit: int, head_limit: int, live: Sized) -> None:
+    @property
+    def live(self) -> Sized:
+        """The requests that are not over for the gateway."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further request may begin for now."""
+
+    def is_stalled(self, stream_id: int) -> bool:
+        """Whether nobody takes a stream's body for now."""
+
+
+class ClientHttp2(FramedHttp2, Http2Server):
+    """The client's side of HTTP/2 with our own limits.
+
+    A stream whose body nobody takes gets no new window (RFC 9113 section 5.2), so the others go on beside it.
+    """
+
+    def __init__(self, context: Context, streams_limit: int, head_limit: int, gate: StreamGate) -> None:
         super().__init__(context)
         self.frames = FrameReader(is_server=True, block_limit=head_limit)
         settings = self.h2_conn.local_settings
         settings.max_concurrent_streams = streams_limit
         settings.max_header_list_size = head_limit
+        settings.initial_window_size = _STREAM_WINDOW_BYTES
         self.limit()
-        self._live, self._live_most = live, 2 * streams_limit
+        self._gate, self._live_most = gate, 2 * streams_limit
+        self._owed: collections.Counter[int] = collections.Counter()
         self._resets_most = self.resets_left = 10 * streams_limit
         self._stuck: dict[int, tuple[int, float]] = {}
 
@@ -112,11 +140,30 @@ class ClientHttp2(FramedHttp2, Http2Server):
                 self.over = True
                 yield Abort(self.conn)
                 return True
-        elif kind == "RequestReceived" and len(self._live) >= self._live_most:
+        elif kind == "RequestReceived" and (len(self._gate.live) >= self._live_most or self._gate.is_full):
             # For HTTP/2 a reset stream is closed; what it began takes its time to end.
             self.h2_conn.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             return False
+        elif kind == "DataReceived" and self._gate.is_stalled(event.stream_id):
+            self._owed[event.stream_id] += event.flow_controlled_length
+            self._open_connection_window(event.flow_controlled_length)
+            event.flow_controlled_length = 0
         return (yield from super().handle_h2_event(event))
+
+    def _open_connection_window(self, size: int) -> None:
+        """Take data off the connection's window and leave the stream's as it is."""
+        if increment := self.h2_conn._inbound_flow_control_window_manager.process_bytes(size):  # noqa: SLF001
+            frame = WindowUpdateFrame(0, window_increment=increment)
+            self.h2_conn._prepare_for_sending([frame])  # noqa: SLF001
+
+    def open_windows(self) -> bytes:
+        """Let streams go on whose bodies are taken again; what has to be sent for it."""
+        for stream_id in [item for item in self._owed if not self._gate.is_stalled(item)]:
+            size = self._owed.pop(stream_id)
+            stream = self.h2_conn.streams.get(stream_id)
+            if stream is not None and stream.open:
+                self.h2_conn._prepare_for_sending(stream.acknowledge_received_data(size))  # noqa: SLF001
+        return self.h2_conn.data_to_send()
 
     def protocol_error(self, message: str, error_code: int = ErrorCodes.PROTOCOL_ERROR) -> Commands:
         """Send a GOAWAY and linger: with input unread, a close would be a TCP reset that takes the GOAWAY with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.connection import Connection, Server
@@ -72,6 +73,9 @@ class GatewayHttpLayer(mitm.HttpLayer):
         self.stream_class = stream_class
         self.streams_limit, self.head_bytes = streams, head_bytes
         self.finished: list[layer.Layer] = []
+        # Set by whoever balances the connections: upstreams that do not keep up, and whether memory is short.
+        self.congested: frozenset[Connection] = frozenset()
+        self.is_full = False
 
     def handle_event(self, event: events.Event) -> Commands:
         """This layer never blocks (its streams do), so mitmproxy's pause machinery is not needed."""
@@ -81,7 +85,7 @@ class GatewayHttpLayer(mitm.HttpLayer):
         if isinstance(event, events.Start):
             fork = self.context.fork()
             self.connections[self.context.client] = (
-                ClientHttp2(fork, self.streams_limit, self.head_bytes, self.streams)
+                ClientHttp2(fork, self.streams_limit, self.head_bytes, self)
                 if self.context.client.alpn == b"h2"
                 else ClientHttp1(fork, self.head_bytes)
             )
@@ -101,10 +105,29 @@ class GatewayHttpLayer(mitm.HttpLayer):
         yield from super()._handle_event(event)
 
     @property
+    def live(self) -> Sized:
+        """The requests that are not over."""
+        return self.streams
+
+    def is_stalled(self, stream_id: int) -> bool:
+        """Whether a stream's body waits: for its verdict, its upstream, a place there, or for memory."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return False
+        server = stream.context.server
+        if self.is_full or stream._paused or server in self.congested:  # noqa: SLF001  (mitmproxy's)
+            return True
+        codec = _leaf(self.connections.get(server))
+        return isinstance(codec, UpstreamHttp2) and stream_id in codec.stream_queue
+
+    @property
     def held_back(self) -> bool:
         """Whether a request that waits for its verdict or its upstream has much of its body waiting with it."""
-        for stream in self.streams.values():
-            queue = stream._paused_event_queue  # noqa: SLF001  (mitmproxy's)
+        waiting = [stream._paused_event_queue for stream in self.streams.values()]  # noqa: SLF001  (mitmproxy's)
+        for child in self.connections.values():
+            if isinstance(codec := _leaf(child), UpstreamHttp2):
+                waiting += codec.stream_queue.values()  # type: ignore[arg-type]
+        for queue in waiting:
             if queue and (
                 len(queue) > _QUEUED_EVENTS or sum(len(getattr(event, "data", b"")) for event in queue) > _QUEUED_BYTES
             ):

@@ -124,6 +124,11 @@ class ConnectionTurns:
         """Whether input of a connection waits for a later turn, so that no more of it should be read."""
         return connection in self._later or connection in self._unread
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much input waits for a later turn."""
+        return sum(map(len, self._unread.values()))
+
     def block(self, blocked: frozenset[Connection]) -> None:
         """Set whose input waits for its receivers."""
         if blocked != self._blocked:

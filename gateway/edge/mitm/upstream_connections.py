@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import ItemsView
 from typing import TYPE_CHECKING, cast
 
 from mitmproxy.connection import Connection, ConnectionState, Server
@@ -11,6 +12,7 @@ from mitmproxy.proxy import commands, events
 
 from gateway.edge.mitm.http1 import ClientHttp1
 from gateway.edge.mitm.http2 import ClientHttp2, UpstreamHttp2
+from gateway.edge.mitm.memory_ledger import LOW_BYTES
 from gateway.edge.mitm.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the upstream; on a pooled connection nobody asked for them, so it is cut."""
         if self.owner is not None and self.server is not None:
+            self.owner.moved_bytes += len(data)
             self.owner.pump(events.DataReceived(self.server, data))
         elif self.early is None:
             self.abort()
@@ -105,6 +108,10 @@ class UpstreamConnections:
     def get(self, connection: Connection) -> UpstreamConnection | None:
         """The open leg behind mitmproxy's connection object."""
         return self._open.get(connection)
+
+    def items(self) -> ItemsView[Connection, UpstreamConnection]:
+        """Every open one, by mitmproxy's connection object."""
+        return self._open.items()
 
     def send(self, leg: UpstreamConnection, data: bytes) -> None:
         """Gather what one event makes us send, so that it leaves in one write."""
@@ -237,13 +244,15 @@ class UpstreamConnections:
                 if stream is not None and waiting > HIGH_BYTES:
                     congested.add(stream.context.server)
         # A client that does not read gets no further answers to its pings and settings either.
-        waits = self._client.http.held_back or (
-            isinstance(http2, ClientHttp2) and self._client.paused_since is not None
-        )
+        is_http2 = isinstance(http2, ClientHttp2)
+        waits = self._client.http.held_back or (is_http2 and self._client.paused_since is not None)
         turns = self._client.turns
         blocked: set[Connection] = set()
+        slow: set[Connection] = set()
+        is_tight = self._client.is_tight
+        unsent = is_tight and self._client.usage.outbound > LOW_BYTES
         for server, leg in self._open.items():
-            if self._client.paused_since is not None or server in congested:
+            if self._client.paused_since is not None or server in congested or unsent:
                 blocked.add(server)
             if leg.usable:
                 if server in blocked or turns.is_busy(server):
@@ -251,10 +260,14 @@ class UpstreamConnections:
                 else:
                     leg.transport.resume_reading()
             child = getattr(self._client.http.connections.get(server), "child_layer", None)
-            waits |= leg.writing_paused or (
+            if leg.writing_paused or (
                 isinstance(child, UpstreamHttp2) and bool(child.h2_conn.stream_buffers) and child.backlog() > HIGH_BYTES
-            )
-        self.uploads_wait = waits
+            ):
+                slow.add(server)
+        self.uploads_wait = waits or bool(slow)
+        # HTTP/2 has a window for each stream; HTTP/1.1 is read no further.
+        waits |= not is_http2 and (bool(slow) or is_tight)
+        self._client.http.congested, self._client.http.is_full = frozenset(slow), is_tight
         # Who does not read its answers gets no further request begun.
         unread = isinstance(http2, ClientHttp1) and self._client.paused_since is not None and http2.mid_head
         if waits or unread:
@@ -264,3 +277,5 @@ class UpstreamConnections:
             self.input_waits = input_waits
             (self._client.transport.pause_reading if input_waits else self._client.transport.resume_reading)()
         turns.block(frozenset(blocked))
+        if isinstance(http2, ClientHttp2):
+            self._client.say(http2.open_windows())

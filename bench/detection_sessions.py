@@ -89,7 +89,7 @@ async def sprayed(seed: int, rounds: int) -> dict[str, float]:
             for account in range(tried):
                 gate.now += 2.0
                 account_key = subject_key(ISSUER, f"account{account}")
-                gate.assessor.failed("login_failed", ip, thief.network, account=account_key)
+                gate.assessor.record_failure("login_failed", ip, thief.network, account=account_key)
             await gate.assessor.flush()
             report = await gate.assess(thief, Session(f"thief{number}", gate.now), "pwd")
             caught += report.level == "high"

@@ -4,6 +4,9 @@ import pytest
 
 from gateway.policy.engines.opa_bridge import build
 
+# Asserts in shared worlds say what they compared, as those in tests do.
+pytest.register_assert_rewrite("tests.support")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # Once for a run: the workers of pytest-xdist come later.

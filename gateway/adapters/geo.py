@@ -73,7 +73,7 @@ class GeoNetworks:
         self._due = monotonic() + _CHECK_S
         self._use([self._load(_Source(path)) for path in databases])
 
-    def look(self, ip: str) -> Network:
+    def lookup(self, ip: str) -> Network:
         """What is known of an address, IPv4-mapped IPv6 read as IPv4. Never raises, and costs microseconds."""
         now = self._monotonic()
         if now >= self._due:

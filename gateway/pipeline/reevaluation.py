@@ -101,7 +101,7 @@ class ContinuousEvaluation:
                 await asyncio.sleep(_RETRY_S)
                 continue
             if changes is None or changes:
-                self._requests.pipeline.ports.assessor.heard()
+                self._requests.pipeline.ports.assessor.invalidate()
                 self._expect_stale_verdicts()
                 self._begin(self.reevaluate(self._open(_depends_on(changes) if changes else lambda _: True)))
 

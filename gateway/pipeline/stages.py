@@ -130,7 +130,7 @@ async def bind(context: DecisionContext, ports: StagePorts) -> Refusal | None:
 async def assess(context: DecisionContext, ports: StagePorts) -> Refusal | None:
     """Stage 7. The risk of the moment."""
     facts = context.admitted
-    network = ports.networks.look(facts.client_ip)
+    network = ports.networks.lookup(facts.client_ip)
     _expect(network, Network)
     context.network = network
     risk = await ports.assessor.assess(context.session, context.identity, context.device, facts, network)
@@ -300,5 +300,5 @@ def _record_failure(context: DecisionContext, ports: StagePorts, refusal: Refusa
         account = subject_key(identity.issuer, identity.subject) if identity is not None else ""
         if not account and (guess := facts.header("authorization")):
             account = digest(guess)  # whose it is nobody knows; what tells two guesses apart will do
-        network = ports.networks.look(facts.client_ip)
-        ports.assessor.failed(refusal.reason, facts.client_ip, network, account=account)
+        network = ports.networks.lookup(facts.client_ip)
+        ports.assessor.record_failure(refusal.reason, facts.client_ip, network, account=account)

@@ -1,4 +1,4 @@
-"""Stage 7: the risk of the moment, as a sum of named, bounded terms that signals find in what is remembered.
+"""Risk assessment (stage 7): a sum of named, bounded terms that signals find in the history of person and session.
 
 Laws: terms only add up, none is negative. What is missing or broken (no country data, a clock that was set) is a term
 of its own that makes the level "high", never a term less. History is learned from unsuspicious requests and from those
@@ -22,9 +22,18 @@ from gateway.core.request import RequestFacts
 from gateway.core.signals import Observation, Scope, Signal
 from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.risk.memory import Kind, Remembered, RiskMemory
-from gateway.risk.scoring import LoginPattern, Thresholds, bounded, counted_once, digest, keys_of, no_relief, observe
+from gateway.risk.scoring import (
+    LoginPattern,
+    Thresholds,
+    clamp,
+    dedupe_novelty,
+    digest,
+    floor_at_zero,
+    keys_of,
+    observe,
+)
 
-# `amr` values of a sign-in that proved a second factor (RFC 8176, and what identity providers say beside it).
+# `amr` values of a login that proved a second factor (RFC 8176, and what identity providers say beside it).
 STRONG = frozenset({"face", "fido", "fpt", "hwk", "iris", "mfa", "otp", "sc", "swk", "user", "webauthn"})
 LEVELS = ("none", "low", "medium", "high")
 _TRIES, _PAUSE_S = 8, 0.003
@@ -39,7 +48,7 @@ _THRESHOLDS = Thresholds()
 
 @dataclass(frozen=True, slots=True)
 class _Gate:
-    """What the assessor itself keeps for a session: the last proofs, the terms they answered, and the last write."""
+    """The assessor's own memory of a session: the last proofs, the terms they answered, and the last write."""
 
     at: float = 0.0
     elevated: float = 0.0
@@ -59,10 +68,10 @@ class _Gate:
 class Assessor:
     """Meets `core.ports.RiskAssessor`. Raises StoreDown, and whatever a signal raises.
 
-    `is_quiet(host)`: this host belongs to a zero-log route. `outside(identity)`: the level that another system gave the
-    person, "" for none. `rose(session_id)` hears when the level of a session is higher than it was here before: what
-    that session has open has to be judged again. An unchanged session (address, JA4, User-Agent, proofs) is
-    given its last report again for `reuse_s`.
+    `is_quiet(host)`: this host belongs to a zero-log route. `external_level(identity)`: the level that another system
+    gave the person, "" for none. `on_level_raised(session_id)` is called when the level of a session is higher than it
+    was here before: what that session has open has to be judged again. An unchanged session (address, JA4, User-Agent,
+    proofs) is given its last report again for `reuse_s`.
     """
 
     def __init__(
@@ -74,8 +83,8 @@ class Assessor:
         thresholds: Thresholds = _THRESHOLDS,
         reuse_s: float = 5.0,
         is_quiet: Callable[[str], bool] = lambda host: False,  # noqa: ARG005
-        outside: Callable[[Identity], Awaitable[str]] | None = None,
-        rose: Callable[[str], Awaitable[None]] | None = None,
+        external_level: Callable[[Identity], Awaitable[str]] | None = None,
+        on_level_raised: Callable[[str], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,8 +94,8 @@ class Assessor:
         self._thresholds = thresholds
         self._reuse_s = reuse_s
         self._is_quiet = is_quiet
-        self._outside = outside
-        self._rose = rose
+        self._external_level = external_level
+        self._on_level_raised = on_level_raised
         self._clock, self._monotonic = clock, monotonic
         self._last: dict[str, tuple[object, float, RiskReport]] = {}
         self._levels: dict[str, tuple[int, float]] = {}
@@ -102,7 +111,7 @@ class Assessor:
         facts: RequestFacts,
         network: Network,
     ) -> RiskReport:
-        """The report. Nobody who has signed in, no report: there is no history to compare with."""
+        """The report. Without a session there is no history to compare with, and no report."""
         if session is None or identity is None:
             return NO_SIGNAL
         agent = facts.header("user-agent") or ""
@@ -129,23 +138,25 @@ class Assessor:
             self._last.clear()
             self._levels.clear()
         self._last[session.id] = (context, at + self._reuse_s, report)
-        if self._rose is not None and not quiet and self._has_risen(session.id, report.level, at):
-            await self._rose(session.id)
+        if self._on_level_raised is not None and not quiet and self._has_risen(session.id, report.level, at):
+            await self._on_level_raised(session.id)
         return report
 
     def _has_risen(self, session_id: str, level: str, at: float) -> bool:
-        """Whether this is more than it was, and nobody was told just now."""
+        """Whether this is more than it was, and no level was reported just now."""
         now = LEVELS.index(level)
-        before, told_at = self._levels.get(session_id, (now, -math.inf))
-        rises = now > before and at >= told_at + self._reuse_s
-        self._levels[session_id] = now, at if rises else told_at
+        before, reported_at = self._levels.get(session_id, (now, -math.inf))
+        rises = now > before and at >= reported_at + self._reuse_s
+        self._levels[session_id] = now, at if rises else reported_at
         return rises
 
-    def heard(self) -> None:
+    def invalidate(self) -> None:
         """Something has changed: no report is given a second time."""
         self._last.clear()
 
-    def failed(self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = "") -> None:
+    def record_failure(
+        self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = ""
+    ) -> None:
         """Somebody failed: to sign in, to prove a factor, to show a good credential. Written by the next `flush`.
 
         `account` is `subject_key(...)` where the person is known, else whatever tells two accounts (or guesses) apart.
@@ -196,7 +207,8 @@ class Assessor:
 
     async def _assess(self, seen: Observation, session: Session, identity: Identity, *, quiet: bool) -> RiskReport:
         keys = {scope: key for scope, key in keys_of(seen).items() if not quiet or scope == "session"}
-        outside = self._said_outside(await self._outside(identity) if self._outside is not None else "")
+        level = "" if self._external_level is None else await self._external_level(identity)
+        external = self._external_terms(level)
         report = NO_SIGNAL
         # Who writes the session first has the sign-in to learn from, once, whatever else comes in at the same time.
         written: dict[Kind, Remembered] = {}
@@ -208,7 +220,7 @@ class Assessor:
             known |= {kind: before for kind, before in written.items() if kind in known}
             if self._logins is not None and not quiet and _is_open(known["session"]):
                 known["everybody"] = await self._memory.read("everybody", "logins")
-            report, changed = self._judge(seen, session, identity, known, outside)
+            report, changed = self._judge(seen, session, identity, known, external)
             for kind in sorted(changed.keys() - written.keys(), key=lambda kind: kind != "session"):
                 if await self._memory.write(known[kind], changed[kind], quiet=quiet):
                     written[kind] = known[kind]
@@ -224,7 +236,7 @@ class Assessor:
         session: Session,
         identity: Identity,
         known: Mapping[Kind, Remembered],
-        outside: Sequence[RiskTerm],
+        external: Sequence[RiskTerm],
     ) -> tuple[RiskReport, dict[Kind, Mapping[str, Any]]]:
         """The report, and the documents that changed."""
         first = not known["session"].parts
@@ -236,10 +248,10 @@ class Assessor:
         for signal in self._signals:
             if signal.scope in known:
                 sighting = signal.assess(seen, known[signal.scope].of(signal.name))
-                terms += bounded(signal, sighting.terms)
+                terms += clamp(signal, sighting.terms)
                 sightings.append((signal, sighting))
         sign_in = self._sign_in(seen, known)
-        terms = [*counted_once(terms, sign_in), *sign_in, *outside]
+        terms = [*dedupe_novelty(terms, sign_in), *sign_in, *external]
         elevated, signed_in = session.elevated_at or 0.0, (identity.auth_time or 0.0) if strong else 0.0
         proven = elevated > gate.elevated or (not first and signed_in > gate.signed_in)
         where = digest(f"{seen.place}|{seen.ja4_b}|{seen.agent}")[:16]
@@ -255,9 +267,9 @@ class Assessor:
         parts: dict[Kind, dict[str, Any]] = {}
         for signal, sighting in sightings:
             remembered = known[signal.scope]
-            kept = sighting.learned if learn else sighting.memory
-            if kept is not remembered.parts.get(signal.name) and kept != remembered.of(signal.name):
-                parts.setdefault(signal.scope, dict(remembered.parts))[signal.name] = kept
+            memory = sighting.learned if learn else sighting.memory
+            if memory is not remembered.parts.get(signal.name) and memory != remembered.of(signal.name):
+                parts.setdefault(signal.scope, dict(remembered.parts))[signal.name] = memory
         self._note_sign_in(seen, known, parts, () if proven else sign_in, learn=learn)
         if first or proven or "session" in parts or seen.now - gate.at > _TOUCH_S:
             parts.setdefault("session", dict(known["session"].parts))["_"] = replace(gate, at=seen.now).parts()
@@ -269,7 +281,7 @@ class Assessor:
         """What the sign-in behind this session looked like: scored at its first sight, then carried along."""
         if self._logins is not None and seen.first and "everybody" in known:
             terms = self._logins.score(seen, known["subject"].of("login"), known["everybody"].of("login"))
-            return no_relief(terms)
+            return floor_at_zero(terms)
         return [RiskTerm(*term) for term in known["session"].of("login").get("terms", ())]
 
     def _note_sign_in(
@@ -290,9 +302,9 @@ class Assessor:
             for kind, before, after in zip(_LEARNED, (profile, population), learned, strict=True):
                 if after is not before:
                     parts.setdefault(kind, dict(known[kind].parts))["login"] = after
-        kept = {"open": not learn, "terms": [[term.name, term.value, term.why] for term in terms]}
-        if kept != known["session"].of("login"):
-            parts.setdefault("session", dict(known["session"].parts))["login"] = kept
+        document = {"open": not learn, "terms": [[term.name, term.value, term.why] for term in terms]}
+        if document != known["session"].of("login"):
+            parts.setdefault("session", dict(known["session"].parts))["login"] = document
 
     def _report(self, terms: Sequence[RiskTerm], gate: _Gate, where: str, now: float) -> RiskReport:
         """The terms that no proof has answered, their sum, and its level."""
@@ -318,18 +330,18 @@ class Assessor:
         strong: bool,
     ) -> list[RiskTerm]:
         """What is missing or cannot be right: each a reason for a step-up of its own."""
-        found = []
+        terms = []
         if seen.network.flaw and not seen.at_home:
-            found.append(RiskTerm("network_data", self._thresholds.high, f"the network data are {seen.network.flaw}"))
+            terms.append(RiskTerm("network_data", self._thresholds.high, f"the network data are {seen.network.flaw}"))
         if seen.now < gate.at - _BACK_S or self._clock_was_set():
-            found.append(RiskTerm("clock_set", self._thresholds.high, "the clock of the gateway was set"))
-        # A program has no second factor: what it does first is what it is known by.
-        a_person = identity.kind == "session" or identity.auth_time is not None
-        if "subject" in known and a_person and not strong and not known["subject"].of("_"):
-            found.append(RiskTerm("no_history", self._thresholds.high, "nothing is known of this person yet"))
-        return found
+            terms.append(RiskTerm("clock_set", self._thresholds.high, "the clock of the gateway was set"))
+        # A program has no second factor: its first request begins its history.
+        is_person = identity.kind == "session" or identity.auth_time is not None
+        if "subject" in known and is_person and not strong and not known["subject"].of("_"):
+            terms.append(RiskTerm("no_history", self._thresholds.high, "nothing is known of this person yet"))
+        return terms
 
-    def _said_outside(self, level: str) -> list[RiskTerm]:
+    def _external_terms(self, level: str) -> list[RiskTerm]:
         """What another system says of the person; a level that is not known here counts as the highest."""
         if not level:
             return []

@@ -91,17 +91,17 @@ class LoginPatternModel:
         """The terms of a sign-in, of either sign; what says nothing is left out."""
         profile, population = _of_format(profile), _of_format(population)
         program = read(seen.agent) if program is None else program
-        mine, everybody = profile.get("t", {}), population.get("t", {})
-        count, people = sqrt(profile.get("n", 0.0)) + 1.0, population.get("n", 0) + _PRIOR_OF
+        counts, everybody = profile.get("t", {}), population.get("t", {})
+        size, people = sqrt(profile.get("n", 0.0)) + 1.0, population.get("n", 0) + _PRIOR_OF
         terms: list[RiskTerm] = []
         new = set()
         for name, value in _values(seen, program).items():
             trait = COUNTED[name]
-            n = mine.get(name, {}).get(value, 0.0)
+            n = counts.get(name, {}).get(value, 0.0)
             common = trait.least
             if trait.shared:
                 common = min(1.0, (everybody.get(name, {}).get(value, 0) + _PRIOR) / people)
-            ratio = log(max(common, trait.least) * count / (sqrt(n) + common))
+            ratio = log(max(common, trait.least) * size / (sqrt(n) + common))
             if not n:
                 new.add(name)
             _add(terms, name, trait, ratio, value or "unknown")
@@ -141,7 +141,7 @@ class LoginPatternModel:
         places = _with_place(before.get("p", []), spot)
         if number >= _MOST_SIGN_INS:
             number, hours = number / 2, [count / 2 for count in hours]
-            counts = {name: _halved(found) for name, found in counts.items()}
+            counts = {name: _halved(seldom) for name, seldom in counts.items()}
             places = [[*place[:3], place[3] / 2] for place in places if place[3] / 2 > _FADED]
         programs = {**before.get("b", {}), _family(program): program.version}
         after = {
@@ -165,9 +165,9 @@ def in_words(profile: Mapping[str, Any]) -> Mapping[str, str]:
         return {}
     hours = {f"{hour:02} UTC": count for hour, count in enumerate(profile["h"]) if count}
     places = {f"{north}, {east} (within {radius:.0f} km)": count for north, east, radius, count in profile["p"]}
-    told = {trait.what.removeprefix("the "): profile["t"].get(name, {}) for name, trait in COUNTED.items()}
-    told |= {"hour": hours, "place": places}
-    rows = {what: ", ".join(_often(counts)) for what, counts in told.items() if counts}
+    counted = {trait.what.removeprefix("the "): profile["t"].get(name, {}) for name, trait in COUNTED.items()}
+    counted |= {"hour": hours, "place": places}
+    rows = {trait: ", ".join(_often(counts)) for trait, counts in counted.items() if counts}
     return {"sign-ins": f"{profile['n']:.0f} (older ones fade)"} | rows
 
 
@@ -252,25 +252,25 @@ def _spot(seen: Observation) -> list[float]:
     return [round(number, 2) for number in spot] if all(map(isfinite, spot)) else []
 
 
-def _apart_km(here: Sequence[float], there: Sequence[float]) -> float:
+def _apart_km(here: Sequence[float], other: Sequence[float]) -> float:
     """Along the great circle, less both radii; below 0 for what may be the same place."""
-    north, east = radians(there[0] - here[0]) / 2, radians(there[1] - here[1]) / 2
-    share = sin(north) ** 2 + cos(radians(here[0])) * cos(radians(there[0])) * sin(east) ** 2
-    return 2 * _EARTH_KM * asin(sqrt(min(1.0, max(0.0, share)))) - here[2] - there[2]
+    north, east = radians(other[0] - here[0]) / 2, radians(other[1] - here[1]) / 2
+    share = sin(north) ** 2 + cos(radians(here[0])) * cos(radians(other[0])) * sin(east) ** 2
+    return 2 * _EARTH_KM * asin(sqrt(min(1.0, max(0.0, share)))) - here[2] - other[2]
 
 
 def _with_place(places: Sequence[Sequence[float]], here: Sequence[float]) -> list[list[float]]:
     """The places, each [latitude, longitude, radius, how often], with one more sign-in; the rarest goes if need be."""
-    kept = [list(place) for place in places]
+    known = [list(place) for place in places]
     if not here:
-        return kept
-    for place in kept:
+        return known
+    for place in known:
         if _apart_km([*here[:2], 0.0], [*place[:2], _NEAR_KM]) <= 0:
             place[3] += 1.0
-            return kept
-    if len(kept) >= _MOST_PLACES:
-        kept.remove(min(kept, key=lambda place: place[3]))
-    return [*kept, [*here, 1.0]]
+            return known
+    if len(known) >= _MOST_PLACES:
+        known.remove(min(known, key=lambda place: place[3]))
+    return [*known, [*here, 1.0]]
 
 
 def _rarest(counts: Mapping[str, float], but: str) -> str:

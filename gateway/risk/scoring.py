@@ -89,7 +89,7 @@ def observe(
     )
 
 
-def no_relief(terms: Sequence[RiskTerm]) -> list[RiskTerm]:
+def floor_at_zero(terms: Sequence[RiskTerm]) -> list[RiskTerm]:
     """The terms that speak against a sign-in, less what speaks for it, down to nothing.
 
     Raises ValueError for one that is no number or somebody else's.
@@ -104,26 +104,26 @@ def no_relief(terms: Sequence[RiskTerm]) -> list[RiskTerm]:
     return [term for term in scaled if term.value > 0]
 
 
-def counted_once(terms: Sequence[RiskTerm], sign_in: Sequence[RiskTerm]) -> list[RiskTerm]:
+def dedupe_novelty(terms: Sequence[RiskTerm], sign_in: Sequence[RiskTerm]) -> list[RiskTerm]:
     """The terms of signals; what is new at a sign-in is in its pattern already, and counts beyond that alone."""
-    said, kept = math.fsum(term.value for term in sign_in), []
+    unexplained, terms_left = math.fsum(term.value for term in sign_in), []
     for term in terms:
-        known = min(said, term.value) if term.name in _NOVELTIES else 0.0
-        said -= known
+        known = min(unexplained, term.value) if term.name in _NOVELTIES else 0.0
+        unexplained -= known
         if term.value > known:
-            kept.append(RiskTerm(term.name, round(term.value - known, 3), term.why) if known else term)
-    return kept
+            terms_left.append(RiskTerm(term.name, round(term.value - known, 3), term.why) if known else term)
+    return terms_left
 
 
-def bounded(signal: Signal, terms: Sequence[RiskTerm]) -> list[RiskTerm]:
+def clamp(signal: Signal, terms: Sequence[RiskTerm]) -> list[RiskTerm]:
     """A signal's terms, held to its bound. Raises ValueError for one that is negative, no number or somebody else's."""
-    left, kept = signal.bound, []
+    left, clamped = signal.bound, []
     for term in terms:
-        mine = term.name == signal.name or term.name.startswith(f"{signal.name}_")
-        if not mine or not math.isfinite(term.value) or term.value < 0:
+        is_own = term.name == signal.name or term.name.startswith(f"{signal.name}_")
+        if not is_own or not math.isfinite(term.value) or term.value < 0:
             raise ValueError(f"{signal.name} breaks its contract")
         value = round(min(term.value, left), 3)
         left -= value
         if value > 0:
-            kept.append(RiskTerm(term.name, value, term.why))
-    return kept
+            clamped.append(RiskTerm(term.name, value, term.why))
+    return clamped

@@ -20,7 +20,7 @@ from typing import Any
 import uvloop
 from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (imported before gc.freeze)
 
-from gateway.config import ConfigError, load
+from gateway.config import load
 from gateway.core.ports.stores import StoreDown
 from gateway.edge.mitm.connection import ClientConnection
 from gateway.edge.mitm.sockets import listening_socket
@@ -105,8 +105,7 @@ async def _reloads(
         reload.clear()
         try:
             generation = await Generation.build(load(config_path), shared)
-        except (ConfigError, OSError, ValueError, RuntimeError, Exception) as error:  # noqa: BLE001
-            # The old state stays whatever is wrong with the new one.
+        except Exception as error:  # noqa: BLE001  (the old generation serves on, whatever is wrong with the new one)
             edge.metrics.reloaded("refused")
             pipe.say("refused", error=str(error)[:2000])
             continue

@@ -90,8 +90,10 @@ def _browser_endpoints(config: Config, pipeline: Pipeline, parts: SignIns, signa
     def failed(reason: str, facts: RequestFacts, login: LoginSession) -> None:
         if reason in _GUESSED:
             account = subject_key(login.identity.issuer, login.identity.subject)
-            network = pipeline.ports.networks.look(facts.client_ip)
-            pipeline.ports.assessor.failed(reason, facts.client_ip, network, account=account, session_id=login.id)
+            network = pipeline.ports.networks.lookup(facts.client_ip)
+            pipeline.ports.assessor.record_failure(
+                reason, facts.client_ip, network, account=account, session_id=login.id
+            )
 
     return [
         *LoginEndpoints(

@@ -1,4 +1,4 @@
-"""People: their tokens and cookies read, their sign-ins, their sessions, and every way in which those end."""
+"""Identity: readers of tokens and cookies, login, sessions, and everything that ends a session."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from plugins.factors import builtin
 
 @dataclass(frozen=True, slots=True)
 class SignIns:
-    """What the own paths for people with a browser need."""
+    """What the endpoints for a person with a browser need."""
 
     login: Login
     handover: ReturnTickets
@@ -66,7 +66,7 @@ class People:
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """The loops that cover what pushes lose."""
-        loops = [reconciler.run(_heard, interval_s) for reconciler, interval_s in self._reconcilers]
+        loops = [reconciler.run(_report, interval_s) for reconciler, interval_s in self._reconcilers]
         return [*loops, self.reactions.run()]
 
 
@@ -132,14 +132,14 @@ def _sign_ins(
 ) -> SignIns:
     """The parts of signing in, stepping up and looking after one's own sessions and factors."""
     host, own_origin, documents = config.host, config.origin(config.host), shared.documents
-    held = PendingRequests(documents, time.time, _random, config.origin)
+    pending = PendingRequests(documents, time.time, _random, config.origin)
     handover = ReturnTickets(
-        documents, cookies, logins, held, host=host, origin=config.origin, clock=time.time, random=_random
+        documents, cookies, logins, pending, host=host, origin=config.origin, clock=time.time, random=_random
     )
     login = Login(
         parties,
         documents,
-        held,
+        pending,
         logins,
         cookies,
         handover,
@@ -153,9 +153,9 @@ def _sign_ins(
     factors = Factors(documents, builtin(config.name, host, [own_origin]), time.time)
     closed = [party.config.issuer for party in parties if not party.login.first_factor]
     step_ups = StepUps(
-        factors, documents, logins, cookies, held, handover, own, host=host, clock=time.time, closed=closed
+        factors, documents, logins, cookies, pending, handover, own, host=host, clock=time.time, closed=closed
     )
-    own_factors = OwnFactors(factors, step_ups, login, held, handover, own, time.time)
+    own_factors = OwnFactors(factors, step_ups, login, pending, handover, own, time.time)
     return SignIns(login, handover, own, step_ups, own_factors, keys)
 
 
@@ -198,9 +198,9 @@ def _endings(
     return logouts, hooks, reconcilers
 
 
-def _heard(told: Round) -> None:
-    if told.trouble:
-        log.get("people").warning("reconcile_failed", trouble=told.trouble)
+def _report(done: Round) -> None:
+    if done.trouble:
+        log.get("people").warning("reconcile_failed", trouble=done.trouble)
 
 
 def _random() -> str:

@@ -36,7 +36,7 @@ class KnownIssuer:
 
 def known_issuers(config: Config, undo: contextlib.AsyncExitStack) -> list[KnownIssuer]:
     """Every configured issuer; `undo` closes their connections. Raises ConfigError or ValueError for a bad secret."""
-    found = []
+    issuers = []
     for issuer in config.issuers:
         http = HttpxClient(ca=issuer.ca)
         undo.push_async_callback(http.close)
@@ -44,23 +44,23 @@ def known_issuers(config: Config, undo: contextlib.AsyncExitStack) -> list[Known
         introspector = None
         if issuer.introspection is not None:
             introspector = Introspector(issuer, directory, http, _credential(issuer.introspection), time.time)
-        found.append(KnownIssuer(TrustedIssuer(issuer, directory, introspector), http, _api(issuer, undo)))
-    return found
+        issuers.append(KnownIssuer(TrustedIssuer(issuer, directory, introspector), http, _api(issuer, undo)))
+    return issuers
 
 
 def _api(issuer: Issuer, undo: contextlib.AsyncExitStack) -> Zitadel | None:
-    said = issuer.zitadel
-    if said is None or (said.token is None and said.key is None):
+    access = issuer.zitadel
+    if access is None or (access.token is None and access.key is None):
         return None
     http = HttpxClient(ca=issuer.ca, limit_bytes=_API_BYTES)
     undo.push_async_callback(http.close)
-    base = said.url or issuer.issuer
+    base = access.url or issuer.issuer
     credential: ApiToken
-    if said.key is not None:
-        key = resolve_secret(said.key).reveal().encode()
+    if access.key is not None:
+        key = resolve_secret(access.key).reveal().encode()
         credential = ServiceAccount(key, issuer.issuer, base, http, time.time)
-    elif said.token is not None:
-        credential = AccessToken(resolve_secret(said.token).reveal())
+    elif access.token is not None:
+        credential = AccessToken(resolve_secret(access.token).reveal())
     return Zitadel(issuer.issuer, http, credential, base)
 
 

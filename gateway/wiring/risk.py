@@ -45,11 +45,13 @@ class NoSignal:
         """No signal."""
         return NO_SIGNAL
 
-    def heard(self) -> None:
+    def invalidate(self) -> None:
         """Nothing is kept."""
 
-    def failed(self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = "") -> None:
-        """Nobody listens."""
+    def record_failure(
+        self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = ""
+    ) -> None:
+        """Nothing is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +77,36 @@ def risks_of(config: Config, documents: Documents, changes: Changes, routes: Rou
 
 def networks_of(config: Config) -> GeoNetworks:
     """What is known of addresses: the configured databases, else the one that is installed with the gateway."""
-    said = config.networks
+    settings = config.networks
     default = default_database()
-    databases = said.databases if said.databases is not None else (default,) if default is not None else ()
-    return GeoNetworks(databases, company=said.company, vpn=said.vpn, report=_reported)
+    databases = settings.databases if settings.databases is not None else (default,) if default is not None else ()
+    return GeoNetworks(databases, company=settings.company, vpn=settings.vpn, report=_reported)
 
 
 def assessor_of(
     config: Config, documents: Documents, quiet: frozenset[str] = frozenset(), changes: Changes | None = None
 ) -> Assessor:
     """The assessor. Raises ValueError where no risk is configured, or for settings that no signal takes."""
-    said = config.risk
-    if said is None:
+    risk = config.risk
+    if risk is None:
         raise ValueError("no risk is configured")
 
-    async def outside(identity: Identity) -> str:
+    async def external_level(identity: Identity) -> str:
         key = subject_key(identity.issuer, identity.subject)
         document = await documents.get(RISKS, key, time.time())
-        told = {} if document is None else json.loads(document.value)
-        said = [one for one in told.values() if isinstance(one, dict) and one["until"] > time.time()]
-        return max((str(one["level"]) for one in said), key=LEVELS.index, default="")
+        levels = {} if document is None else json.loads(document.value)
+        current = [level for level in levels.values() if isinstance(level, dict) and level["until"] > time.time()]
+        return max((str(level["level"]) for level in current), key=LEVELS.index, default="")
 
     return Assessor(
-        RiskMemory(documents, time.time, remember_days=said.remember_days),
-        builtin(said.signals),
+        RiskMemory(documents, time.time, remember_days=risk.remember_days),
+        builtin(risk.signals),
         logins=LoginPatternModel(),
-        thresholds=Thresholds(said.low, said.medium, said.high),
-        reuse_s=said.reuse_s,
+        thresholds=Thresholds(risk.low, risk.medium, risk.high),
+        reuse_s=risk.reuse_s,
         is_quiet=quiet.__contains__,
-        outside=outside,
-        rose=None if changes is None else lambda session_id: changes.announce("session", session_id),
+        external_level=external_level,
+        on_level_raised=None if changes is None else lambda session_id: changes.announce("session", session_id),
     )
 
 
@@ -115,6 +117,6 @@ async def _flushes(assessor: Assessor) -> None:
             await assessor.flush()
 
 
-def _reported(path: Path, what: str) -> None:
-    say = log.get("risk")
-    (say.info if what == "in use" else say.warning)("network_data", file=str(path), state=what)
+def _reported(path: Path, state: str) -> None:
+    logger = log.get("risk")
+    (logger.info if state == "in use" else logger.warning)("network_data", file=str(path), state=state)

@@ -1,4 +1,4 @@
-"""Shared signals: whom this gateway follows, and who follows it."""
+"""Shared Signals Framework: the transmitters this gateway receives from, and its own receivers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Signals:
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
         """The loops that poll and push."""
-        polling = [one.run(_heard) for one in self.receivers.values() if one.source.poll_url]
-        return [*polling, self.transmitter.run(_heard)]
+        polling = [receiver.run(_report) for receiver in self.receivers.values() if receiver.source.poll_url]
+        return [*polling, self.transmitter.run(_report)]
 
 
 def signals_of(
@@ -46,29 +46,29 @@ def signals_of(
     """The signals of a configuration. Raises ConfigError or ValueError; `undo` frees what they hold."""
     store = shared.store
     receivers = {
-        name: SignalReceiver(_source(name, said, undo), logins, logins, store, shared.documents, store, time.time)
-        for name, said in config.shared_signals.receive.items()
+        name: SignalReceiver(_source(name, settings, undo), logins, logins, store, shared.documents, store, time.time)
+        for name, settings in config.shared_signals.receive.items()
     }
     reports = PostureReports(store, store, time.time)
     return Signals(receivers, transmitter, tuple(config.shared_signals.transmit), reports)
 
 
 def transmitter_of(config: Config, shared: ProcessResources, undo: contextlib.AsyncExitStack) -> SignalTransmitter:
-    """What tells those who follow. Raises ConfigError or ValueError; `undo` frees what it holds."""
+    """The transmitter to the gateway's own receivers. Raises ConfigError or ValueError; `undo` frees what it holds."""
     streams = []
-    for name, told in config.shared_signals.transmit.items():
+    for name, stream in config.shared_signals.transmit.items():
         http = None
-        if told.push_url is not None:
-            http = HttpxClient(ca=told.ca)
+        if stream.push_url is not None:
+            http = HttpxClient(ca=stream.ca)
             undo.push_async_callback(http.close)
         streams.append(
             Stream(
                 name,
-                told.audience,
-                frozenset(told.events),
-                told.push_url or "",
-                _text(told.push_token),
-                _text(told.poll_token),
+                stream.audience,
+                frozenset(stream.events),
+                stream.push_url or "",
+                _text(stream.push_token),
+                _text(stream.poll_token),
                 http,
             )
         )
@@ -85,11 +85,11 @@ def transmitter_of(config: Config, shared: ProcessResources, undo: contextlib.As
     )
 
 
-def _source(name: str, said: SignalSource, undo: contextlib.AsyncExitStack) -> Source:
-    http = HttpxClient(ca=said.ca)
+def _source(name: str, settings: SignalSource, undo: contextlib.AsyncExitStack) -> Source:
+    http = HttpxClient(ca=settings.ca)
     undo.push_async_callback(http.close)
-    trust = Issuer(issuer=said.issuer, audiences=(said.audience,), algorithms=said.algorithms)
-    parts = urlsplit(said.issuer)
+    trust = Issuer(issuer=settings.issuer, audiences=(settings.audience,), algorithms=settings.algorithms)
+    parts = urlsplit(settings.issuer)
     # SSF 1.0 section 7.2.1: the well-known part goes between the host and the path.
     path = f"{paths.SSF_CONFIGURATION}{parts.path.rstrip('/')}"
     directory = IssuerDirectory(trust, http, time.time, discovery_url=parts._replace(path=path).geturl())
@@ -97,10 +97,10 @@ def _source(name: str, said: SignalSource, undo: contextlib.AsyncExitStack) -> S
         name,
         trust,
         directory,
-        said.people_of or said.issuer,
-        said.poll_url or "",
-        _text(said.poll_token),
-        said.poll_s,
+        settings.people_of or settings.issuer,
+        settings.poll_url or "",
+        _text(settings.poll_token),
+        settings.poll_s,
         http,
     )
 
@@ -109,5 +109,5 @@ def _text(secret: Secret | None) -> str:
     return "" if secret is None else resolve_secret(secret).reveal()
 
 
-def _heard(name: str, trouble: str) -> None:
+def _report(name: str, trouble: str) -> None:
     log.get("signals").warning("shared_signals_failed", stream=name, trouble=trouble)

@@ -114,7 +114,7 @@ class World:
             fresh.write_bytes(content)
             fresh.replace(self.path)
         self.clock.at += 3
-        self.networks.look(LONDON)
+        self.networks.lookup(LONDON)
         for thread in threading.enumerate():
             if thread.name == "geo":
                 thread.join(10)
@@ -140,7 +140,7 @@ class World:
         proxies = [ip_network(trusted)] if trusted else []
         facts = admit(RawRequest(b"GET", b"", b"/", fields, "1.1"), peer, trusted_proxies=proxies)
         assert isinstance(facts, RequestFacts), facts
-        network = self.networks.look(facts.client_ip)
+        network = self.networks.lookup(facts.client_ip)
         self.report = await (by or self.assessor).assess(session, ANN, LAPTOP, facts, network)
         identity = self.proven(session)
         document = build_document(facts, route, LAPTOP, identity, session, self.report, network, self.clock.wall())
@@ -230,7 +230,7 @@ async def test_a_bad_file_under_a_running_gateway_leaves_the_old_data_in_use(
     assert said(await world.ask()) == ALLOWED
     world.replaced(content)
     assert said(await world.ask()) == ALLOWED
-    assert world.networks.look(LONDON).country == "GB"
+    assert world.networks.lookup(LONDON).country == "GB"
     decision = await world.ask(SEATTLE, service="high")
     assert said(decision) == ("step_up", "risk_medium"), "and they are used"
     assert "country_change" in world.terms()
@@ -250,7 +250,7 @@ async def test_a_file_cut_short_in_place_takes_nobody_down(world: World) -> None
         file.truncate(1_000)
     assert said(await world.ask()) == ALLOWED
     for ip in (LONDON_TOO, SWEDEN, SEATTLE):
-        assert world.networks.look(ip).country in {"GB", "SE", "US"}
+        assert world.networks.lookup(ip).country in {"GB", "SE", "US"}
 
 
 # ---- addresses ----

@@ -80,12 +80,14 @@ def test_zitadel_and_its_login_have_the_same_version() -> None:
 
 
 def test_every_volume_and_network_is_declared_and_used() -> None:
-    volumes = {entry.partition(":")[0] for one in SERVICES.values() for entry in one.get("volumes", [])}
+    volumes = {entry.partition(":")[0] for service in SERVICES.values() for entry in service.get("volumes", [])}
     assert volumes == set(COMPOSE["volumes"])
-    networks = {name for one in SERVICES.values() for name in one.get("networks", [])}
+    networks = {name for service in SERVICES.values() for name in service.get("networks", [])}
     assert networks == set(COMPOSE["networks"])
     # Nothing of the host is mounted, the engine's socket least of all.
-    assert not any(entry.startswith((".", "/", "~")) for one in SERVICES.values() for entry in one.get("volumes", []))
+    assert not any(
+        entry.startswith((".", "/", "~")) for service in SERVICES.values() for entry in service.get("volumes", [])
+    )
 
 
 def test_a_secret_is_mounted_where_it_is_made_and_where_it_is_read_and_nowhere_else() -> None:
@@ -125,13 +127,13 @@ def test_state_and_decisions_are_on_networks_without_a_way_out() -> None:
 
 
 def test_nothing_waits_in_a_circle() -> None:
-    waits = {name: set(one.get("depends_on", {})) for name, one in SERVICES.items()}
+    waits = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
     started: set[str] = set()
     while ready := {name for name, needs in waits.items() if name not in started and needs <= started}:
         started |= ready
     assert started == set(SERVICES)
-    for name, one in SERVICES.items():
-        for needed, how in one.get("depends_on", {}).items():
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
             wanted = "service_completed_successfully" if needed in ONCE else "service_healthy"
             assert how["condition"] == wanted, f"{name} -> {needed}"
 

@@ -58,11 +58,13 @@ def test_a_gateway_from_the_wheel_sets_itself_up(installed: Path) -> None:
 
 
 def test_everything_that_is_read_at_run_time_is_in_the_wheel(installed: Path) -> None:
-    there = {p.relative_to(installed / INSTALLED).as_posix() for p in (installed / INSTALLED).rglob("*") if p.is_file()}
+    packed = {
+        p.relative_to(installed / INSTALLED).as_posix() for p in (installed / INSTALLED).rglob("*") if p.is_file()
+    }
     ours = {
         path.relative_to(ROOT).as_posix()
         for top in ("gateway", "plugins")
         for path in (ROOT / top).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert ours - there == set()
+    assert ours - packed == set()

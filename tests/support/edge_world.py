@@ -164,14 +164,14 @@ class Ports:
     async def bind(self, *_: Any, before: Session | None = None, in_use: bool = True) -> Session:
         return Session("session-1", time.time())
 
-    def look(self, ip: str) -> Network:
+    def lookup(self, ip: str) -> Network:
         """Nothing is known of any address."""
         return Network()
 
-    def heard(self) -> None:
+    def invalidate(self) -> None:
         """Nothing is kept."""
 
-    def failed(self, *_: Any, **__: Any) -> None:
+    def record_failure(self, *_: Any, **__: Any) -> None:
         """Nobody listens."""
 
     async def assess(self, *_: Any) -> Any:

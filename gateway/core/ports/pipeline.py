@@ -129,7 +129,7 @@ class Network:
 class Networks(Protocol):
     """Knows where an address is."""
 
-    def look(self, ip: str) -> Network:
+    def lookup(self, ip: str) -> Network:
         """What is known of an address, IPv4-mapped IPv6 read as IPv4. Never raises, and costs microseconds."""
 
 
@@ -146,10 +146,12 @@ class RiskAssessor(Protocol):
     ) -> RiskReport:
         """The report. Raising means `risk_unavailable`."""
 
-    def heard(self) -> None:
+    def invalidate(self) -> None:
         """Something has changed that a report may hang on: none may be given a second time. Never raises."""
 
-    def failed(self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = "") -> None:
+    def record_failure(
+        self, reason: str, ip: str, network: Network, *, account: str = "", session_id: str = ""
+    ) -> None:
         """Somebody failed to show a good credential or factor. Never raises, and writes nothing at once.
 
         `account` is `subject_key(...)` where the person is known.

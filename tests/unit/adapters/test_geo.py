@@ -50,39 +50,39 @@ def world(tmp_path):
 
         def later(self, networks: GeoNetworks) -> Network:
             self.clock.now += 3
-            networks.look(LONDON)
+            networks.lookup(LONDON)
             wait_for_threads()
-            return networks.look(LONDON)
+            return networks.lookup(LONDON)
 
     return World()
 
 
 def test_several_files_count_together_and_the_accuracy_radius_is_told():
     networks = GeoNetworks([CITY, ASN])
-    assert networks.look(LONDON) == Network("GB", None, "", 51.5142, -0.0931, 100.0)
-    assert networks.look(TELSTRA) == Network(asn=1221, organisation="Telstra Pty Ltd")
+    assert networks.lookup(LONDON) == Network("GB", None, "", 51.5142, -0.0931, 100.0)
+    assert networks.lookup(TELSTRA) == Network(asn=1221, organisation="Telstra Pty Ltd")
     assert networks.flaw == ""
 
 
 def test_a_mapped_address_is_the_address_it_stands_for():
     networks = GeoNetworks([CITY])
-    assert networks.look(f"::ffff:{LONDON}") == networks.look(LONDON)
-    assert networks.look("::ffff:5102:45a0") == networks.look(LONDON)
+    assert networks.lookup(f"::ffff:{LONDON}") == networks.lookup(LONDON)
+    assert networks.lookup("::ffff:5102:45a0") == networks.lookup(LONDON)
 
 
 @pytest.mark.parametrize(
     "junk", ["", "localhost", "1.2.3", "999.1.1.1", "fe80::1%eth0", "1.2.3.4/8", "\x00", "a" * 999]
 )
 def test_what_is_no_address_has_no_country_and_raises_nothing(junk):
-    assert GeoNetworks([CITY]).look(junk) == Network()
+    assert GeoNetworks([CITY]).lookup(junk) == Network()
 
 
 def test_company_networks_and_vpn_ranges_are_known_without_any_database():
     networks = GeoNetworks([], company=[ipaddress.ip_network("10.0.0.0/8")], vpn=[ipaddress.ip_network("fd00:1::/32")])
-    assert networks.look("10.1.2.3") == Network(company=True, flaw="absent")
-    assert networks.look("::ffff:10.1.2.3") == Network(company=True, flaw="absent")
-    assert networks.look("fd00:1::5") == Network(vpn=True, flaw="absent")
-    assert networks.look("11.1.2.3") == Network(flaw="absent")
+    assert networks.lookup("10.1.2.3") == Network(company=True, flaw="absent")
+    assert networks.lookup("::ffff:10.1.2.3") == Network(company=True, flaw="absent")
+    assert networks.lookup("fd00:1::5") == Network(vpn=True, flaw="absent")
+    assert networks.lookup("11.1.2.3") == Network(flaw="absent")
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -90,42 +90,42 @@ def test_a_broken_file_says_so_in_every_answer(name):
     said = []
     networks = GeoNetworks([DATABASES / f"{name}.mmdb"], report=lambda _, what: said.append(what))
     assert networks.flaw == "broken"
-    assert {networks.look(ip).flaw for ip in (LONDON, "1.1.1.1", "2001:218::1")} == {"broken"}
+    assert {networks.lookup(ip).flaw for ip in (LONDON, "1.1.1.1", "2001:218::1")} == {"broken"}
     assert len(said) == 1
     assert "not a whole database" in said[0]
 
 
 def test_a_record_that_cannot_be_read_is_broken_and_the_others_are_not():
     networks = GeoNetworks([DATABASES / "GeoIP2-City-Test-Broken-Double-Format.mmdb"])
-    assert networks.look("2001:220::1").flaw in {"", "broken"}
-    assert {networks.look(ip).flaw for ip in (LONDON, "89.160.20.112", "2001:218::1")} <= {"", "broken"}
-    assert networks.look("89.160.20.112").country is None
+    assert networks.lookup("2001:220::1").flaw in {"", "broken"}
+    assert {networks.lookup(ip).flaw for ip in (LONDON, "89.160.20.112", "2001:218::1")} <= {"", "broken"}
+    assert networks.lookup("89.160.20.112").country is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 1_000, 20_000])
 def test_a_file_cut_short_is_broken(world, size):
     world.path.write_bytes(CITY.read_bytes()[:size])
-    assert GeoNetworks([world.path]).look(LONDON) == Network(flaw="broken")
+    assert GeoNetworks([world.path]).lookup(LONDON) == Network(flaw="broken")
 
 
 def test_a_missing_file_is_broken_while_no_file_at_all_is_absent(tmp_path):
-    assert GeoNetworks([tmp_path / "none.mmdb"]).look(LONDON).flaw == "broken"
-    assert GeoNetworks([tmp_path]).look(LONDON).flaw == "broken"
-    assert GeoNetworks([]).look(LONDON).flaw == "absent"
+    assert GeoNetworks([tmp_path / "none.mmdb"]).lookup(LONDON).flaw == "broken"
+    assert GeoNetworks([tmp_path]).lookup(LONDON).flaw == "broken"
+    assert GeoNetworks([]).lookup(LONDON).flaw == "absent"
 
 
 def test_one_broken_file_beside_a_good_one_leaves_what_is_known_and_says_broken():
     networks = GeoNetworks([CITY, DATABASES / f"{BROKEN[0]}.mmdb"])
-    assert networks.look(LONDON).country == "GB"
-    assert networks.look(LONDON).flaw == "broken"
+    assert networks.lookup(LONDON).country == "GB"
+    assert networks.lookup(LONDON).flaw == "broken"
 
 
 def test_a_new_version_comes_into_use_by_itself(world):
     networks = world.open(ASN)
-    assert networks.look(LONDON).country is None
+    assert networks.lookup(LONDON).country is None
     shutil.copy(CITY, world.path.with_suffix(".new"))
     world.path.with_suffix(".new").replace(world.path)
-    assert networks.look(LONDON).country is None  # not before it is looked at
+    assert networks.lookup(LONDON).country is None  # not before it is looked at
     assert world.later(networks).country == "GB"
     assert world.said == ["in use", "in use"]
 
@@ -143,8 +143,8 @@ def test_a_file_that_is_cut_short_or_removed_under_us_takes_nothing_down(world):
     networks = world.open()
     with world.path.open("r+b") as file:
         file.truncate(100)
-    assert networks.look(LONDON).country == "GB"
-    assert networks.look("2.125.160.216").country == "GB"  # not looked up before: read from our own copy
+    assert networks.lookup(LONDON).country == "GB"
+    assert networks.lookup("2.125.160.216").country == "GB"  # not looked up before: read from our own copy
     world.path.unlink()
     assert world.later(networks).country == "GB"
     assert "there is no such file" in world.said[-1]
@@ -155,7 +155,7 @@ def test_a_file_that_is_cut_short_or_removed_under_us_takes_nothing_down(world):
 def test_a_broken_file_that_is_repaired_comes_into_use(world):
     world.path.write_bytes(b"")
     networks = GeoNetworks([world.path], monotonic=world.clock)
-    assert networks.look(LONDON).flaw == "broken"
+    assert networks.lookup(LONDON).flaw == "broken"
     time.sleep(0.01)
     shutil.copy(CITY, world.path)
     assert world.later(networks).country == "GB"
@@ -168,7 +168,7 @@ def test_looking_goes_on_in_other_threads_while_the_file_is_replaced(world):
 
     def look() -> None:
         while not stop.is_set():
-            if networks.look(LONDON).country != "GB":
+            if networks.lookup(LONDON).country != "GB":
                 wrong.append(1)
 
     threads = [threading.Thread(target=look) for _ in range(2)]
@@ -188,17 +188,17 @@ def test_the_database_that_is_installed_with_the_gateway_knows_countries():
     if path is None:
         pytest.skip("python-geoacumen is not installed here")
     networks = GeoNetworks([path])
-    assert networks.look("193.0.6.139").country == "NL"
-    assert networks.look("2001:4860:4860::8888").country == "US"
-    assert networks.look("127.0.0.1") == Network()  # its "None" is no country
+    assert networks.lookup("193.0.6.139").country == "NL"
+    assert networks.lookup("2001:4860:4860::8888").country == "US"
+    assert networks.lookup("127.0.0.1") == Network()  # its "None" is no country
 
 
 def test_a_look_costs_microseconds():
     networks = GeoNetworks([CITY, ASN])
-    networks.look(LONDON)
+    networks.lookup(LONDON)
     started = time.perf_counter()
     for _ in range(10_000):
-        networks.look(LONDON)
+        networks.lookup(LONDON)
     assert (time.perf_counter() - started) / 10_000 < 20e-6
 
 
@@ -207,7 +207,7 @@ def test_the_databases_go_with_their_networks_and_wait_for_no_collector():
     gc.disable()
     try:
         networks = GeoNetworks([CITY])
-        networks.look("2.125.160.216")
+        networks.lookup("2.125.160.216")
         alive = weakref.ref(networks)
         del networks
         assert alive() is None

@@ -37,7 +37,7 @@ class Ports:
 
     version = "v1"
     answers = {
-        "check": None, "verify": DEVICE, "read": IDENTITY, "bind": SESSION, "look": Network(),
+        "check": None, "verify": DEVICE, "read": IDENTITY, "bind": SESSION, "lookup": Network(),
         "assess": NO_SIGNAL, "decide": ALLOW,
         "sign": "a.b.c", "record": None, "challenge": None, "count": None,
     }  # fmt: skip
@@ -75,10 +75,10 @@ class Ports:
     async def bind(self, *args, before=None, in_use=True):
         return await self._await("bind", *args)
 
-    def look(self, *args):
-        return self._do("look", *args)
+    def lookup(self, *args):
+        return self._do("lookup", *args)
 
-    def failed(self, reason, ip, network, *, account=""):
+    def record_failure(self, reason, ip, network, *, account=""):
         self.failures.append((reason, ip, account))
 
     async def assess(self, *args):
@@ -129,7 +129,7 @@ async def test_a_good_request_goes_on_through_every_stage_in_order():
     verdict = await judge(ports, b"/a?b=c")
     assert isinstance(verdict, Forward)
     assert verdict.route is STAFF
-    assert ports.calls == ["check", "verify", "read", "bind", "look", "assess", "decide", "sign", "record", "count"]
+    assert ports.calls == ["check", "verify", "read", "bind", "lookup", "assess", "decide", "sign", "record", "count"]
     [event] = ports.events
     assert (event["effect"], event["reasons"], event["decision"]) == ("allow", ["policy_ok"], verdict.decision_id)
     assert ports.decisions == [("staff", "allow", "policy_ok", False)]

@@ -21,7 +21,7 @@ from gateway.core.signals import Observation, Scope, SignalResult
 from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.risk.assessor import Assessor
 from gateway.risk.memory import COLLECTIONS, RiskMemory
-from gateway.risk.scoring import Thresholds, counted_once, digest
+from gateway.risk.scoring import Thresholds, dedupe_novelty, digest
 from plugins.signals import builtin
 
 NOW = 1_800_000_000.0
@@ -323,7 +323,7 @@ async def test_spraying_is_seen_across_people_and_workers(world):
     first, second = world.another(), world.another()
     await world.ask(by=second)
     for number in range(20):
-        first.failed("login_failed", "198.51.100.9", SYDNEY, account=f"user{number}")
+        first.record_failure("login_failed", "198.51.100.9", SYDNEY, account=f"user{number}")
     await first.flush()
     assert "password_spraying" in names(await world.thief(by=second))
     assert "password_spraying" not in names(await world.ask(by=second))
@@ -333,7 +333,7 @@ async def test_an_account_under_attack_asks_even_its_owner(world):
     await world.ask()
     for number in range(5):
         network = Network("US", 100 + number)
-        world.assessor.failed(
+        world.assessor.record_failure(
             "factor_invalid", f"203.0.113.{number}", network, account=subject_key("https://id", "ann")
         )
     report = await world.ask()
@@ -351,14 +351,14 @@ async def test_failures_are_written_in_batches(world):
 
     world.documents.put = put
     for number in range(1_000):
-        world.assessor.failed("login_failed", "198.51.100.9", SYDNEY, account=f"user{number % 3}")
+        world.assessor.record_failure("login_failed", "198.51.100.9", SYDNEY, account=f"user{number % 3}")
     assert puts == []
     await world.assessor.flush()
     assert sorted(puts) == ["risk_population", *["risk_profile"] * 3]
 
 
 async def test_failures_are_not_lost_while_the_store_is_down(world):
-    world.assessor.failed("login_failed", "198.51.100.9", SYDNEY, account="user")
+    world.assessor.record_failure("login_failed", "198.51.100.9", SYDNEY, account="user")
     get = world.documents.get
 
     async def down(*_: object) -> None:
@@ -485,8 +485,8 @@ async def test_what_a_session_costs_in_the_store_is_small(world):
 async def test_workers_that_write_at_the_same_time_lose_nothing(world):
     first, second = world.another(), world.another()
     for number in range(6):
-        first.failed("login_failed", "198.51.100.9", SYDNEY, account=f"a{number}")
-        second.failed("login_failed", "198.51.100.9", SYDNEY, account=f"b{number}")
+        first.record_failure("login_failed", "198.51.100.9", SYDNEY, account=f"a{number}")
+        second.record_failure("login_failed", "198.51.100.9", SYDNEY, account=f"b{number}")
 
     await asyncio.gather(first.flush(), second.flush())
     remembered = await RiskMemory(world.documents, world.clock.wall).read("network", "198.51.100.0/24")
@@ -495,9 +495,9 @@ async def test_workers_that_write_at_the_same_time_lose_nothing(world):
 
 def test_what_is_new_at_a_sign_in_counts_once():
     network, device, theft = RiskTerm("new_network", 1.0), RiskTerm("new_device", 1.5), RiskTerm("cookie_theft", 6.0)
-    assert counted_once([network, device, theft], []) == [network, device, theft]
-    assert counted_once([network, device, theft], [RiskTerm("login_asn", 5.0)]) == [theft]
-    assert [(term.name, term.value) for term in counted_once([network, device], [RiskTerm("login_asn", 1.2)])] == [
+    assert dedupe_novelty([network, device, theft], []) == [network, device, theft]
+    assert dedupe_novelty([network, device, theft], [RiskTerm("login_asn", 5.0)]) == [theft]
+    assert [(term.name, term.value) for term in dedupe_novelty([network, device], [RiskTerm("login_asn", 1.2)])] == [
         ("new_device", 1.3)
     ]
 
@@ -508,13 +508,13 @@ async def test_who_keeps_what_is_open_hears_when_the_level_rises_and_only_then(w
     async def rose(session_id):
         heard.append(session_id)
 
-    assessor = world.another(rose=rose)
+    assessor = world.another(on_level_raised=rose)
     await world.ask(by=assessor)
     await world.ask(by=assessor)
     assert heard == []
     assert (await world.thief(by=assessor)).level == "high"
     assert heard == [SESSION.id]
-    assessor.heard()
+    assessor.invalidate()
     await world.thief(by=assessor)
     assert heard == [SESSION.id], "whoever judges again because of it must not be told once more"
     for _ in range(3):

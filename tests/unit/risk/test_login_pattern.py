@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.core.ports.pipeline import Network
 from gateway.core.signals import Observation
 from gateway.risk.login_pattern import COUNTED, MEASURED, LoginPatternModel
-from gateway.risk.scoring import no_relief
+from gateway.risk.scoring import floor_at_zero
 from gateway.risk.user_agents import Program
 
 NOW = 1_800_000_000.0 - 1_800_000_000.0 % 86_400 + 9 * 3_600
@@ -66,7 +66,7 @@ def office() -> tuple[Profile, Profile]:
 
 def test_what_a_person_always_does_speaks_for_it(office):
     assert score(replace(ANN, now=NOW + 31 * DAY), *office) < 0
-    assert no_relief(LOGINS.score(ANN, *office)) == []
+    assert floor_at_zero(LOGINS.score(ANN, *office)) == []
 
 
 def test_the_stranger_it_is_the_higher_it_scores(office):
@@ -164,7 +164,7 @@ def test_what_is_known_better_than_the_user_agent_says_counts(office):
 
 
 def test_at_first_nothing_is_strange_and_little_is_until_there_is_a_history():
-    assert no_relief(LOGINS.score(ANN, {}, {})) == []
+    assert floor_at_zero(LOGINS.score(ANN, {}, {})) == []
     thief = replace(ANN, ip="198.51.100.1", network=SYDNEY, agent=FIREFOX)
     everybody = lived(replace(ANN, subject="bob"), 5)[1]
     scores = [score(thief, *lived(ANN, days, everybody)) for days in (1, 5, 20, 60)]
@@ -249,7 +249,7 @@ def test_anything_is_scored_within_the_bounds_and_learned_as_json(seen: list[Obs
         for term in found:
             trait = bounds[term.name.removeprefix("login_")]
             assert -trait.relief <= term.value <= trait.bound
-        kept = no_relief(found)
+        kept = floor_at_zero(found)
         assert math.fsum(term.value for term in kept) == pytest.approx(
             min(8.0, max(0.0, math.fsum(term.value for term in found))), abs=0.02
         )

@@ -15,7 +15,7 @@ ALL = {"Exception", "BaseException"}
 KNOWN = {
     "gateway/pipeline/deadline.py::within_deadline": "a stage that fails denies",
     "gateway/pipeline/interaction.py::Interaction.answer_locally": "an own endpoint that fails denies",
-    "gateway/pipeline/conclusion.py::Conclusion.conclude_failure": "the record or the page failed as well: a bare denial",
+    "gateway/pipeline/conclusion.py::Conclusion.conclude_failure": "the record or the page failed too: a bare denial",
     "gateway/obligations/steps.py::run": "a handler that fails is ObligationFailed, which denies",
     "gateway/edge/mitm/connection.py::ClientConnection.pump": "a bug in a protocol layer ends its connection",
     "gateway/server/edge_host.py::EdgeHost._check_connections": "one connection's bug must not end the others",

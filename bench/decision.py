@@ -131,7 +131,7 @@ def requests_of(world: World, count: int) -> list[Case]:
     certificates = x509.load_pem_x509_certificates(world.device.read_bytes())
     chain = tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
     digest = base64.urlsafe_b64encode(hashlib.sha256(chain[0]).digest()).rstrip(b"=").decode("ascii")
-    found = []
+    requests = []
     for number in range(count):
         host = _host(number)
         headers = (
@@ -144,9 +144,9 @@ def requests_of(world: World, count: int) -> list[Case]:
         )
         raw = RawRequest(b"GET", b"", b"/api/people?page=2", headers, "1.1")
         ja4 = "t13d1516h1_8daaf6152771_02713d6af862"
-        found.append((raw, Peer("127.0.0.1", 40_000, chain, digest, host, "http/1.1", ja4)))
-    random.Random(1).shuffle(found)  # noqa: S311  (an order, no secret)
-    return found
+        requests.append((raw, Peer("127.0.0.1", 40_000, chain, digest, host, "http/1.1", ja4)))
+    random.Random(1).shuffle(requests)  # noqa: S311  (an order, no secret)
+    return requests
 
 
 async def judged(pipeline: Pipeline, cases: Sequence[Case], calls: int) -> list[float]:

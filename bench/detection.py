@@ -49,8 +49,8 @@ def measure(
     others = _others(say, people, days)
     say(f"stolen cookies, sprayed passwords, and {tries:,} replays of bound sessions")
     stolen = asyncio.run(_sessions(people, tries))
-    tuned = [one for seed in TUNED for one in runs["office", seed].judged]
-    reported = [one for seed in REPORTED for one in runs["office", seed].judged]
+    tuned = [judged for seed in TUNED for judged in runs["office", seed].judged]
+    reported = [judged for seed in REPORTED for judged in runs["office", seed].judged]
     caught = shares(tuned, reported)
     bothered = prompts(reported)
     costs = {
@@ -63,25 +63,25 @@ def measure(
     _print(caught, bothered, stolen)
     _print_others(others)
     headline = {
-        f"tpr_{rate}_{who}": caught["pattern"][rate][who]
+        f"tpr_{rate}_{attacker}": caught["pattern"][rate][attacker]
         for rate in _RATES
-        for who in ATTACKERS
-        if (rate, who) != ("fpr01", "exact")
+        for attacker in ATTACKERS
+        if (rate, attacker) != ("fpr01", "exact")
     }
     return {
         **headline,
         **{
-            f"tpr_{rate}_{world}_{who}": caught[rate][who]
+            f"tpr_{rate}_{world}_{attacker}": caught[rate][attacker]
             for world, caught in others.items()
             for rate in _RATES
-            for who in OTHER_ATTACKERS
+            for attacker in OTHER_ATTACKERS
         },
         "reauth_known_pct": bothered["high"]["known"],
         "reauth_new_pct": bothered["high"]["new"],
         "scoring_p99_us": costs["scoring_p99_us"],
         "detection": {
-            "sign_ins": sum(one.who == "honest" for one in reported),
-            "attacks_of_each_kind": sum(one.who == "vpn" for one in reported),
+            "sign_ins": sum(judged.who == "honest" for judged in reported),
+            "attacks_of_each_kind": sum(judged.who == "vpn" for judged in reported),
             "caught": _rounded(caught),
             # Had the rate of false positives come out exactly: thresholds from the very worlds that are reported.
             "caught_at_the_exact_rate": _rounded(shares(reported, reported)["pattern"]),
@@ -139,19 +139,19 @@ def shares(
 
     Thresholds are those that as many of the tuned world's honest sign-ins pass. "country" and "high" have one rate.
     """
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    rates: dict[str, dict[str, dict[str, float]]] = {}
     for scorer in _SCORERS:
-        passed = sorted(getattr(one, scorer) for one in _honest(tuned))
-        found[scorer] = {}
+        passed = sorted(getattr(judged, scorer) for judged in _honest(tuned))
+        rates[scorer] = {}
         for rate, share in _RATES.items():
             threshold = passed[-1 - int(share * len(passed))]
-            found[scorer][rate] = {
+            rates[scorer][rate] = {
                 "threshold": threshold,
-                **_caught(reported, attackers, lambda one, s=scorer, t=threshold: getattr(one, s) > t),  # type: ignore[misc]
+                **_caught(reported, attackers, lambda judged, s=scorer, t=threshold: getattr(judged, s) > t),  # type: ignore[misc]
             }
-    found["country"] = {"own": _caught(reported, attackers, lambda one: one.country > 0)}
-    found["high"] = {"own": _caught(reported, attackers, lambda one: one.level == "high")}
-    return found
+    rates["country"] = {"own": _caught(reported, attackers, lambda judged: judged.country > 0)}
+    rates["high"] = {"own": _caught(reported, attackers, lambda judged: judged.level == "high")}
+    return rates
 
 
 def _caught(
@@ -166,13 +166,14 @@ def prompts(reported: Sequence[Judged]) -> dict[str, dict[str, float]]:
     edges = (2, 5, _KNOWN, 20, 50, 100)
     names = ("1", "2-4", "5-9", "10-19", "20-49", "50-99", "100+")
     groups: dict[str, list[Judged]] = {name: [] for name in names}
-    for one in _honest(reported):
-        groups[names[bisect_left(edges, one.history + 1)]].append(one)
-    groups["known"] = [one for one in _honest(reported) if one.history >= _KNOWN]
-    groups["new"] = [one for one in _honest(reported) if one.history < _KNOWN]
+    for judged in _honest(reported):
+        groups[names[bisect_left(edges, judged.history + 1)]].append(judged)
+    groups["known"] = [judged for judged in _honest(reported) if judged.history >= _KNOWN]
+    groups["new"] = [judged for judged in _honest(reported) if judged.history < _KNOWN]
     return {
         level: {
-            name: 100 * sum(one.level == level for one in group) / max(1, len(group)) for name, group in groups.items()
+            name: 100 * sum(judged.level == level for judged in group) / max(1, len(group))
+            for name, group in groups.items()
         }
         for level in ("high", "medium")
     }

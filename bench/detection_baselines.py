@@ -48,15 +48,16 @@ class Freeman:
     def score(self, seen: Observation) -> float:
         """The logarithm of the score; 0 for somebody who was never seen."""
         user = seen.subject
-        mine = self._sign_ins[user]
-        if not mine:
+        own_count = self._sign_ins[user]
+        if not own_count:
             return 0.0
         values = _values(seen)
-        score = log(self._total / mine / len(self._sign_ins))
+        score = log(self._total / own_count / len(self._sign_ins))
         for levels in self._LEVELS:
             everybody = sum(w * (self._all[n, values[n]] or max(self._once[n], 1)) / self._total for n, w in levels)
             own = sum(
-                w * (count / mine if (count := self._own[user, n, values[n]]) else 1 / (mine + 1)) for n, w in levels
+                w * (count / own_count if (count := self._own[user, n, values[n]]) else 1 / (own_count + 1))
+                for n, w in levels
             )
             score += log(everybody / own)
         return score

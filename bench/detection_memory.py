@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], tuple[Document, str]] = {}
+        self._versions = itertools.count(1)
         self.records: dict[str, SessionRecord] = {}
         self.is_frozen = False
 
@@ -23,17 +25,21 @@ class Memory:
         return found[0] if found is not None and found[0].expires_at > now else None
 
     async def put(
-        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None = None, group: str = ""
+        self, collection: str, key: str, value: bytes, expires_at: float, *, version: int, group: str = ""
     ) -> bool:
         """See `Documents`."""
         if self.is_frozen:
             return True
-        there = self.kept.get((collection, key))
-        number = 0 if there is None else there[0].version
-        if version is not None and version != number:
+        present = self.kept.get((collection, key))
+        if version != (0 if present is None else present[0].version):
             return False
-        self.kept[collection, key] = Document(key, value, number + 1, expires_at), group
+        await self.overwrite(collection, key, value, expires_at, group=group)
         return True
+
+    async def overwrite(self, collection: str, key: str, value: bytes, expires_at: float, *, group: str = "") -> None:
+        """See `Documents`."""
+        if not self.is_frozen:
+            self.kept[collection, key] = Document(key, value, next(self._versions), expires_at), group
 
     async def take(self, collection: str, key: str, now: float) -> Document | None:
         """See `Documents`."""

@@ -119,19 +119,19 @@ def _alone(run: Run, happened: list[SignIn]) -> list[tuple[int, float, float, fl
     profiles: dict[int, Mapping[str, Any]] = {}
     everybody: Mapping[str, Any] = {}
     count: Counter[int] = Counter()
-    found = []
+    scores = []
     for sign_in in happened:
         seen, profile = sign_in.seen, profiles.get(sign_in.person, {})
         started = time.thread_time_ns()
         score = sum(term.value for term in logins.score(seen, profile, everybody))
         run.scoring_us.append((time.thread_time_ns() - started) / 1000)
-        found.append((count[sign_in.person], score, country.score(seen), freeman.score(seen)))
+        scores.append((count[sign_in.person], score, country.score(seen), freeman.score(seen)))
         if sign_in.who == "honest":
             profiles[sign_in.person], everybody = logins.learn(seen, profile, everybody)
             country.learn(seen)
             freeman.learn(seen)
             count[sign_in.person] += 1
-    return found
+    return scores
 
 
 async def _assessed(run: Run, happened: list[SignIn]) -> list[RiskReport]:

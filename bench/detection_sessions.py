@@ -48,7 +48,7 @@ async def replays(seed: int, people: int) -> dict[str, float]:
     dice = dice_of(seed)
     gate = Gate(Memory())
     owners = [one.seen for one in World(seed, people, 40).sign_ins() if one.who == "honest"][-4 * people :]
-    found: dict[str, list[bool]] = {}
+    outcomes: dict[str, list[bool]] = {}
     for number, seen in enumerate(owners):
         gate.now = max(gate.now + 120.0, seen.now)
         country, kind = seen.network.country or "DE", ("script", "same_build_vpn", "same_build_same_isp")[number % 3]
@@ -66,16 +66,16 @@ async def replays(seed: int, people: int) -> dict[str, float]:
         await gate.assess(seen, session, "pwd", "otp")
         gate.now += _LATER_S
         second = (await gate.assess(thief, session, "pwd", "otp")).level == "high"
-        found.setdefault(f"{kind}_first", []).append(first)
-        found.setdefault(f"{kind}_in_turn", []).append(first or second)
-    return {name: 100 * sum(caught) / len(caught) for name, caught in found.items()}
+        outcomes.setdefault(f"{kind}_first", []).append(first)
+        outcomes.setdefault(f"{kind}_in_turn", []).append(first or second)
+    return {name: 100 * sum(caught) / len(caught) for name, caught in outcomes.items()}
 
 
 async def sprayed(seed: int, rounds: int) -> dict[str, float]:
     """Shares, in percent, of sprayers who are asked for a factor where one of so many passwords was right."""
     dice = dice_of(seed)
     people = [one.seen for one in World(seed, 60, 30).sign_ins() if one.who == "honest"]
-    found = {}
+    shares = {}
     for tried in (5, 20, 100):
         caught = 0
         for number in range(rounds):
@@ -93,8 +93,8 @@ async def sprayed(seed: int, rounds: int) -> dict[str, float]:
             await gate.assessor.flush()
             report = await gate.assess(thief, Session(f"thief{number}", gate.now), "pwd")
             caught += report.level == "high"
-        found[f"spraying_{tried}_accounts"] = 100 * caught / rounds
-    return found
+        shares[f"spraying_{tried}_accounts"] = 100 * caught / rounds
+    return shares
 
 
 # ---- bound sessions ----

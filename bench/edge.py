@@ -21,16 +21,16 @@ _LOW_PER_S, _LOW_S = 50, 5.0
 
 def measure(world: World, say: Callable[[str], None]) -> dict[str, Any]:
     """The figures of this group, with the raw ones below `edge`."""
-    with world.upstream() as upstream, world.gateway(upstream) as one:
+    with world.upstream() as upstream, world.gateway(upstream) as gateway:
         say("the full path beside stock mitmdump")
         with world.mitmdump(upstream) as stock:
-            full, plain = _throughput(world, (one, stock), upstream, _CONNECTIONS)
+            full, plain = _throughput(world, (gateway, stock), upstream, _CONNECTIONS)
         say("two workers beside one")
         with world.gateway(upstream, workers=2) as two:
-            single, double = _throughput(world, (one, two), upstream, _MANY_CONNECTIONS)
+            single, double = _throughput(world, (gateway, two), upstream, _MANY_CONNECTIONS)
         say(f"added latency at {_LOW_PER_S} requests a second")
         with world.slim(upstream) as slim:
-            added, bare = _latency(world, (one, slim), upstream)
+            added, bare = _latency(world, (gateway, slim), upstream)
     return {
         "full_vs_mitmdump": _per_s(full) / _per_s(plain),
         "two_workers_vs_one": _per_s(double) / _per_s(single),

@@ -93,7 +93,7 @@ async def parity() -> Sequence[int] | None:
     servers = Opas()
     try:
         seed = random.SystemRandom().randrange(1 << 32)
-        found = await compare(servers.start(), _RANDOM_POLICIES, seed)
+        comparison = await compare(servers.start(), _RANDOM_POLICIES, seed)
     finally:
         servers.stop_all()
-    return found.policies, len(found.differences), found.seed
+    return comparison.policies, len(comparison.differences), comparison.seed

@@ -71,10 +71,10 @@ FIGURES = (
     Figure("tpr_fpr01_vpn", "the same: VPN in the country", "{:.3f}", "≥ .75", lambda x: x >= 0.75),
     Figure("tpr_fpr01_same_isp", "the same: same ISP and city", "{:.3f}", "≥ .30", lambda x: x >= 0.3),
     *(
-        Figure(f"tpr_{rate}_{world}_{who}", f"{world}, {share}: {label}", "{:.3f}", f"≥ {aim}", partial(le, aim))
+        Figure(f"tpr_{rate}_{world}_{attacker}", f"{world}, {share}: {label}", "{:.3f}", f"≥ {aim}", partial(le, aim))
         for world in ("travellers", "shifts")
         for rate, share, aims in (("fpr1", "1 %", (0.995, 0.98, 0.65)), ("fpr01", "0.1 %", (0.93, 0.8, 0.1)))
-        for (who, label), aim in zip(_OTHER_ATTACKERS, aims, strict=True)
+        for (attacker, label), aim in zip(_OTHER_ATTACKERS, aims, strict=True)
     ),
     Figure("reauth_known_pct", "honest sign-ins asked, ten or more before", "{:.2f} %", "≤ 0.5 %", lambda x: x <= 0.5),
     Figure("reauth_new_pct", "honest sign-ins asked, fewer before", "{:.2f} %", "≤ 10 %", lambda x: x <= 10),
@@ -91,10 +91,10 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 def read(path: Path = PATH) -> dict[str, Any]:
     """What was measured before; nothing when there is no such file or it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def write(figures: Mapping[str, Any], path: Path = PATH) -> dict[str, Any]:
@@ -126,17 +126,17 @@ def _processor() -> str:
 
 def table(figures: Mapping[str, Any]) -> Table:
     """The headline figures that are there."""
-    made = Table(title=f"Measured on {figures['machine']['cores']} cores ({figures['machine']['processor']})")
-    made.add_column("figure")
-    made.add_column("measured", justify="right")
-    made.add_column("aim")
-    made.add_column("")
+    table = Table(title=f"Measured on {figures['machine']['cores']} cores ({figures['machine']['processor']})")
+    table.add_column("figure")
+    table.add_column("measured", justify="right")
+    table.add_column("aim")
+    table.add_column("")
     for figure in FIGURES:
         value = figures.get(figure.key)
         if value is not None:
             verdict = "" if figure.is_met is None else "[green]met[/]" if figure.is_met(value) else "[red]missed[/]"
-            made.add_row(figure.what, figure.form.format(value), figure.aim, verdict)
-    return made
+            table.add_row(figure.what, figure.form.format(value), figure.aim, verdict)
+    return table
 
 
 def remarks(figures: Mapping[str, Any]) -> list[str]:
@@ -144,17 +144,17 @@ def remarks(figures: Mapping[str, Any]) -> list[str]:
     edge = figures.get("edge")
     if not edge:
         return []
-    said = []
+    lines = []
     for name, label in (("gateway", "gateway"), ("mitmdump", "mitmdump"), ("two_workers", "two workers")):
         side = edge[name]
-        said.append(
+        lines.append(
             f"{label}: {' '.join(f'{count:,.0f}' for count in side['per_s'])} requests/s, {side['proxy_us']:.0f} us of"
             f" processor each; cores used: proxy {side['proxy_cores']:.2f}, client {side['client_cores']:.2f},"
             f" upstream {side['upstream_cores']:.2f}"
         )
-    two, one = edge["two_workers"]["proxy_cores"], edge["one_worker"]["proxy_cores"]
-    said.append(
-        f"of the {figures['machine']['cores']} cores two workers got {two:.2f} and one got {one:.2f}, beside client,"
-        f" upstream and whatever else runs here: at most {two / one:.2f} x was to be had"
+    double, single = edge["two_workers"]["proxy_cores"], edge["one_worker"]["proxy_cores"]
+    lines.append(
+        f"of the {figures['machine']['cores']} cores two workers got {double:.2f} and one got {single:.2f}, beside"
+        f" client, upstream and whatever else runs here: at most {double / single:.2f} x was to be had"
     )
-    return said
+    return lines

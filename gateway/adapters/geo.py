@@ -109,14 +109,14 @@ class GeoNetworks:
         stamp = _stamp(source.path)
         if stamp == source.stamp and (stamp is not None or source.reader is not None):
             return source
-        kept = "the old one stays in use" if source.reader is not None else "nothing is known of addresses"
+        consequence = "the old one stays in use" if source.reader is not None else "nothing is known of addresses"
         if stamp is None:
-            self._report(source.path, f"there is no such file; {kept}")
+            self._report(source.path, f"there is no such file; {consequence}")
             return _Source(source.path, source.reader, None)
         try:
             reader = _open_copy(source.path, stamp)
         except _BROKEN as error:
-            self._report(source.path, f"not a whole database ({type(error).__name__}); {kept}")
+            self._report(source.path, f"not a whole database ({type(error).__name__}); {consequence}")
             return _Source(source.path, source.reader, stamp)
         self._report(source.path, "in use")
         return _Source(source.path, reader, stamp)
@@ -130,19 +130,19 @@ def _find(
     except ValueError:
         return Network(flaw=flaw)
     address = getattr(address, "ipv4_mapped", None) or address
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for reader in readers:
         try:
             if address.version == 6 and reader.metadata().ip_version != 6:  # noqa: PLR2004
                 continue
             record = reader.get(address)
-            said = _read(record) if isinstance(record, dict) else {}
+            read = _read(record) if isinstance(record, dict) else {}
         except _BROKEN:
             flaw = "broken"
             continue
-        found = said | found
+        fields = read | fields
     return Network(
-        **found,
+        **fields,
         vpn=any(address in network for network in vpn),
         company=any(address in network for network in company),
         flaw=flaw,
@@ -160,10 +160,10 @@ def default_database() -> Path | None:
 
 def _stamp(path: Path) -> _Stamp | None:
     try:
-        found = os.stat(path)  # noqa: PTH116  (half the price, and on a timer of every worker)
+        status = os.stat(path)  # noqa: PTH116  (half the price, and on a timer of every worker)
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open_copy(path: Path, stamp: _Stamp) -> Any:
@@ -195,23 +195,23 @@ def _read(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says, in the common layouts (MaxMind, DB-IP, ip-location-db, IPinfo); bad values are left out."""
     country, place = _part(record, "country"), _part(record, "location")
     code = country.get("iso_code") or record.get("country_code") or record.get("country")
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if isinstance(code, str) and _COUNTRY.match(code) and code not in _NO_COUNTRY:
-        found["country"] = code
+        fields["country"] = code
     asn = _AS_NUMBER.match(str(record.get("autonomous_system_number") or record.get("asn") or ""))
     if asn is not None and 0 < int(asn[1]) <= _MOST_ASN:
-        found["asn"] = int(asn[1])
+        fields["asn"] = int(asn[1])
         name = record.get("autonomous_system_organization") or record.get("as_name") or record.get("name")
         if isinstance(name, str):
-            found["organisation"] = name[:_NAME]
+            fields["organisation"] = name[:_NAME]
     latitude = _number(place.get("latitude", record.get("latitude")), 90.0)
     longitude = _number(place.get("longitude", record.get("longitude")), 180.0)
     if latitude is not None and longitude is not None:
-        found |= {"latitude": latitude, "longitude": longitude}
+        fields |= {"latitude": latitude, "longitude": longitude}
         radius = _number(place.get("accuracy_radius"), _MOST_KM)
         if radius is not None and radius >= 0:
-            found["accuracy_km"] = radius
-    return found
+            fields["accuracy_km"] = radius
+    return fields
 
 
 def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -39,12 +39,12 @@ class StaleReadCache:
     def __init__(
         self,
         grace_s: float,
-        told: Callable[[bool], None] = lambda _: None,
+        on_grace: Callable[[bool], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grace_s = grace_s
         self._clock = clock
-        self._told = told
+        self._told = on_grace
         self._answers: OrderedDict[Key, tuple[float, Any]] = OrderedDict()
         self._is_used = False
 
@@ -131,16 +131,16 @@ class GraceStore:
 
     async def changes(self, after: int) -> Sequence[Change] | None:
         """See `Changes`. A document does not say whose it is, so the end of any session makes them all forgotten."""
-        found = await self._store.changes(after)
-        kinds = {change.kind for change in found or ()}
-        if found is None or kinds - {"session", "device"}:
+        changes = await self._store.changes(after)
+        kinds = {change.kind for change in changes or ()}
+        if changes is None or kinds - {"session", "device"}:
             self._memory.clear()
-            return found
+            return changes
         if "session" in kinds:
             self._memory.drop_kind("document")
-        for change in found:
+        for change in changes:
             self._memory.drop((change.kind, change.key))
-        return found
+        return changes
 
     # ---- everything else as it is ----
 
@@ -225,14 +225,14 @@ class GraceDocuments:
         """The document; within the grace one that was seen before and has not ended."""
         name = ("document", collection, key)
         try:
-            found = await self._documents.get(collection, key, now)
+            document = await self._documents.get(collection, key, now)
         except StoreDown as error:
-            kept: Document = self._memory.instead_of(error, name)
-            if kept.expires_at <= now:
+            remembered: Document = self._memory.instead_of(error, name)
+            if remembered.expires_at <= now:
                 raise
-            return kept
-        self._memory.answered(name, found, is_good=found is not None)
-        return found
+            return remembered
+        self._memory.answered(name, document, is_good=document is not None)
+        return document
 
     async def put(
         self, collection: str, key: str, value: bytes, expires_at: float, *, version: int, group: str = ""

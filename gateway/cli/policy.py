@@ -63,14 +63,14 @@ async def _cases(folder: Path, services: dict[str, Any]) -> dict[str, str]:
     from gateway.policy.bundle import loader as bundle  # noqa: PLC0415
     from gateway.policy.engines.embedded import EmbeddedEngine  # noqa: PLC0415
 
-    found: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     for file in sorted((folder / "cases").glob("*.json")):
         try:
             case = json.loads(file.read_text(encoding="utf-8"))
             wanted, document, given = case["answer"], case["input"], case.get("services", services)
             answer = await EmbeddedEngine(bundle.load(folder, given), _DEADLINE_S).evaluate(document)
         except (EngineFailure, OSError, ValueError, TypeError, LookupError) as error:
-            found[f"cases/{file.name}"] = f"{type(error).__name__}: {error}"
+            outcomes[f"cases/{file.name}"] = f"{type(error).__name__}: {error}"
         else:
-            found[f"cases/{file.name}"] = "" if answer == wanted else f"answered {json.dumps(answer)}"
-    return found
+            outcomes[f"cases/{file.name}"] = "" if answer == wanted else f"answered {json.dumps(answer)}"
+    return outcomes

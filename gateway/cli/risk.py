@@ -84,15 +84,15 @@ def risk_explain(
     known = {name: one.issuer for one in loaded.issuers for name in (one.issuer, one.slug)}
     if issuer not in known:
         output.note(f"[yellow]warning[/] The configuration names no issuer {escape(issuer)}.")
-    found = asyncio.run(risk_history.explain(loaded, known.get(issuer, issuer), subject))
+    explanation = asyncio.run(risk_history.explain(loaded, known.get(issuer, issuer), subject))
     if json_wanted:
-        output.as_json(found)
+        output.as_json(explanation)
         return
-    if not found["history"]:
+    if not explanation["history"]:
         output.say("nothing is remembered of this person")
-    for signal, memory in found["history"].items():
+    for signal, memory in explanation["history"].items():
         _show_memory(signal, memory)
-    for session in found["sessions"]:
+    for session in explanation["sessions"]:
         _show_session(session)
 
 

@@ -242,9 +242,9 @@ class _Builder:
             return text
         if _BOOL_11.match(text):
             word = "true" if text.lower() in {"yes", "on"} else "false"
-            what = f"`{text}` is a truth value to some YAML readers and a word to others."
-            self._note(event, loc, what, f'Write {word}, or put it in quotes: "{text}".')
+            message = f"`{text}` is a truth value to some YAML readers and a word to others."
+            self._note(event, loc, message, f'Write {word}, or put it in quotes: "{text}".')
         elif _AMBIGUOUS.match(text):
-            what = "YAML readers disagree whether this is a number, a time or text."
-            self._note(event, loc, what, 'Write a plain number, or put it in quotes: "...".')
+            message = "YAML readers disagree whether this is a number, a time or text."
+            self._note(event, loc, message, 'Write a plain number, or put it in quotes: "...".')
         return text

@@ -62,13 +62,13 @@ def read(path: Path, *, environ: Mapping[str, str] | None = None) -> Loaded:
     document = parse(_bytes(path), path)
     config = _validate(document)
     config = _anchored(config, path.parent)
-    found = [*checks.unsafe(config), *checks.environment(os.environ if environ is None else environ)]
-    if found:
+    findings = [*checks.unsafe(config), *checks.environment(os.environ if environ is None else environ)]
+    if findings:
         raise ConfigError(
             document.problem(finding.loc, finding.message, finding.fix)
             if finding.loc
             else Problem(path, 0, 0, finding.key, finding.message, finding.fix)
-            for finding in found
+            for finding in findings
         )
     return Loaded(config, document)
 
@@ -171,10 +171,10 @@ def _model(loc: Loc) -> tuple[type[BaseModel] | None, str]:
     for part in loc:
         annotation = _bare(annotation)
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found = annotation.model_fields.get(str(part))
-            if found is None:
+            field = annotation.model_fields.get(str(part))
+            if field is None:
                 return None, ""
-            annotation, description = found.annotation, found.description or ""
+            annotation, description = field.annotation, field.description or ""
         elif get_origin(annotation) in {tuple, dict}:
             arguments = get_args(annotation)
             annotation = arguments[1] if get_origin(annotation) is dict else arguments[0]

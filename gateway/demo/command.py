@@ -67,10 +67,11 @@ def _in_lines(steps: Sequence[Step], console: Console) -> list[Seen]:
     """A plain line for each step."""
     seen: list[Seen] = []
     for step in steps:
-        one = step.take()
-        seen.append(one)
-        verdict = "ok  " if one.passed else "FAIL"
-        line = f"{verdict} {step.group}: {step.title} | expected {step.expected} | seen {one.text} | {one.code or '-'}"
+        outcome = step.take()
+        seen.append(outcome)
+        verdict = "ok  " if outcome.passed else "FAIL"
+        seen_text = f"seen {outcome.text} | {outcome.code or '-'}"
+        line = f"{verdict} {step.group}: {step.title} | expected {step.expected} | {seen_text}"
         console.print(line, markup=False, soft_wrap=True)
     return seen
 
@@ -92,15 +93,15 @@ def _table(steps: Sequence[Step], seen: Sequence[Seen]) -> Table:
         table.add_column(name, ratio=share, overflow="fold")
     table.add_column("verdict", no_wrap=True)
     group = ""
-    for step, one in zip(steps, seen, strict=False):
+    for step, outcome in zip(steps, seen, strict=False):
         if step.group != group:
             if group:
                 table.add_row()
             group = step.group
             table.add_row(f"[bold cyan]{escape(group)}[/]", "", "", "", "")
-        mark = "[bold green]passed[/]" if one.passed else "[bold red]FAILED[/]"
-        code = f"[yellow]{escape(one.code)}[/]" if one.code else "[dim]-[/]"
-        table.add_row(escape(step.title), escape(step.expected), escape(one.text), code, mark)
+        mark = "[bold green]passed[/]" if outcome.passed else "[bold red]FAILED[/]"
+        code = f"[yellow]{escape(outcome.code)}[/]" if outcome.code else "[dim]-[/]"
+        table.add_row(escape(step.title), escape(step.expected), escape(outcome.text), code, mark)
     if len(seen) < len(steps):
         table.add_row(Spinner("dots", text=escape(steps[len(seen)].title)), "", "", "", "")
     return table

@@ -96,12 +96,12 @@ def prepare(places: Places, now: float) -> list[str]:
         (places.zitadel / "steps.yaml", lambda: _zitadel(places, now)),
         (places.config / "gateway.yaml", lambda: _write(places.config / "gateway.yaml", _GATEWAY_YAML, _PRIVATE)),
     )
-    made = []
+    names = []
     for path, make in parts:
         if not path.exists():
             make()
-            made.append(path.name)
-    return made
+            names.append(path.name)
+    return names
 
 
 def adopt(places: Places, issuer_yaml: str) -> bool:
@@ -192,11 +192,11 @@ def main(arguments: list[str] | None = None, places: Places | None = None) -> in
         prog="python -m gateway.demo.compose", description="The world of the compose file."
     )
     parser.add_argument("what", choices=["init", "show", "adopt"])
-    what: str = parser.parse_args(arguments).what
+    action: str = parser.parse_args(arguments).what
     places = places or Places()
-    if what == "init":
+    if action == "init":
         sys.stdout.write(f"made: {', '.join(prepare(places, time.time())) or 'nothing, all was there'}\n")
-    elif what == "show":
+    elif action == "show":
         steps = json.loads((places.zitadel / "steps.yaml").read_text(encoding="utf-8"))
         human = steps["FirstInstance"]["Org"]["Human"]
         sys.stdout.write(f"{human['UserName']} {human['Password']}\n")

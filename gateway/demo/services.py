@@ -52,10 +52,10 @@ _NAMES = (
 
 def people() -> list[dict[str, Any]]:
     """Twelve people who do not exist. The salary account has the shape of an IBAN and the country XX."""
-    found = []
+    staff = []
     for number, (name, department) in enumerate(_NAMES, 1):
         digits = str(int(hashlib.sha256(name.encode()).hexdigest(), 16))
-        found.append(
+        staff.append(
             {
                 "id": number,
                 "name": name,
@@ -67,7 +67,7 @@ def people() -> list[dict[str, Any]]:
                 "notes": [],
             }
         )
-    return found
+    return staff
 
 
 class Assertions:
@@ -182,12 +182,12 @@ def directory(assertions: Assertions | None = None) -> ASGIApp:
         return JSONResponse(found) if found else JSONResponse({"error": "nobody"}, 404)
 
     async def note(request: Request) -> Response:
-        found = find(request)
-        if found is None:
+        employee = find(request)
+        if employee is None:
             return JSONResponse({"error": "nobody"}, 404)
         text = (await request.body()).decode("utf-8", errors="replace")[:500]
-        found["notes"].append({"by": request.scope["caller"].get("name", ""), "text": text})
-        return JSONResponse(found, 201)
+        employee["notes"].append({"by": request.scope["caller"].get("name", ""), "text": text})
+        return JSONResponse(employee, 201)
 
     async def export(request: Request) -> Response:
         wanted = dict(parse_qsl((await request.body()).decode("ascii", "replace"))).get("department", "")

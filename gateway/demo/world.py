@@ -200,12 +200,12 @@ class World:
             "endpoint": f"{own}{paths.ZITADEL_WEBHOOK}dev",
         }
         answer = self._http.post(f"{self.provider_url}/v2/actions/targets", json=target, headers=headers)
-        made = answer.raise_for_status().json()
+        created = answer.raise_for_status().json()
         for event in EVENT_TYPES:
-            execution = {"condition": {"event": {"event": event}}, "targets": [made["id"]]}
+            execution = {"condition": {"event": {"event": event}}, "targets": [created["id"]]}
             put = self._http.put(f"{self.provider_url}/v2/actions/executions", json=execution, headers=headers)
             put.raise_for_status()
-        return str(made["signingKey"])
+        return str(created["signingKey"])
 
     def asked(self, endpoint: str) -> int:
         """How many requests an endpoint of the provider ("token", "introspect", ...) has had."""
@@ -278,9 +278,9 @@ class World:
 
     def traces(self, canary: bytes) -> list[str]:
         """Every file of the world, and the metrics, in which the canary stands."""
-        found = ["metrics"] if canary in self.metrics() else []
+        places = ["metrics"] if canary in self.metrics() else []
         for file in self.folder.rglob("*"):
             with contextlib.suppress(FileNotFoundError):
                 if file.is_file() and canary in file.read_bytes():
-                    found.append(str(file.relative_to(self.folder)))
-        return found
+                    places.append(str(file.relative_to(self.folder)))
+        return places

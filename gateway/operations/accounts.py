@@ -49,33 +49,35 @@ class AccountChange:
 
 async def lock(config: Config, issuer: str, subject: str, why: str) -> AccountChange:
     """End all of a person's sessions here, then lock the account at Zitadel. Raises ActionFailed and StoreDown."""
-    found = _issuer(config, issuer)
+    provider = _issuer(config, issuer)
     async with opened(config) as state, contextlib.AsyncExitStack() as undo:
         logins = _logins(config, state)
-        api = _api(config, found, undo)
+        api = _api(config, provider, undo)
         if isinstance(api, str):
-            ended = await logins.end_login_sessions(found.issuer, subject=subject, why=why)
-            done = AccountChange(found.issuer, subject, "failed", ended, api)
+            ended = await logins.end_login_sessions(provider.issuer, subject=subject, why=why)
+            done = AccountChange(provider.issuer, subject, "failed", ended, api)
         else:
-            reactions = Reactions(logins, state.store, state.documents, {found.issuer: api}, time.time)
-            ended, failure = await reactions.lock(found.issuer, subject, why)
+            reactions = Reactions(logins, state.store, state.documents, {provider.issuer: api}, time.time)
+            ended, failure = await reactions.lock(provider.issuer, subject, why)
             done = AccountChange(
-                found.issuer, subject, "locked" if failure is None else "pending", ended, _words(failure)
+                provider.issuer, subject, "locked" if failure is None else "pending", ended, _words(failure)
             )
         return _recorded(config, done, "user_lock", why)
 
 
 async def unlock(config: Config, issuer: str, subject: str, why: str) -> AccountChange:
     """Unlock the account at Zitadel; what ended stays ended. Raises ActionFailed and StoreDown."""
-    found = _issuer(config, issuer)
+    provider = _issuer(config, issuer)
     async with opened(config) as state, contextlib.AsyncExitStack() as undo:
-        api = _api(config, found, undo)
+        api = _api(config, provider, undo)
         if isinstance(api, str):
             raise ActionFailed(f"The account cannot be unlocked: {api}", "Unlock it in Zitadel's console.")
-        reactions = Reactions(_logins(config, state), state.store, state.documents, {found.issuer: api}, time.time)
-        failure = await reactions.unlock(found.issuer, subject)
+        reactions = Reactions(_logins(config, state), state.store, state.documents, {provider.issuer: api}, time.time)
+        failure = await reactions.unlock(provider.issuer, subject)
         account = "unlocked" if failure is None else "failed"
-        return _recorded(config, AccountChange(found.issuer, subject, account, 0, _words(failure)), "user_unlock", why)
+        return _recorded(
+            config, AccountChange(provider.issuer, subject, account, 0, _words(failure)), "user_unlock", why
+        )
 
 
 async def reset_factors(config: Config, issuer: str, subject: str, why: str) -> AccountChange:
@@ -83,20 +85,20 @@ async def reset_factors(config: Config, issuer: str, subject: str, why: str) -> 
 
     Raises ActionFailed and StoreDown.
     """
-    found = _issuer(config, issuer)
+    provider = _issuer(config, issuer)
     async with opened(config) as state:
-        there = await Factors(state.documents, {}, time.time).forget(FactorOwner(found.issuer, subject))
-        ended = await _logins(config, state).end_login_sessions(found.issuer, subject=subject, why=why)
-        done = AccountChange(found.issuer, subject, "reset" if there else "unchanged", ended)
+        had_factors = await Factors(state.documents, {}, time.time).forget(FactorOwner(provider.issuer, subject))
+        ended = await _logins(config, state).end_login_sessions(provider.issuer, subject=subject, why=why)
+        done = AccountChange(provider.issuer, subject, "reset" if had_factors else "unchanged", ended)
         return _recorded(config, done, "user_reset_factors", why)
 
 
 def _issuer(config: Config, wanted: str) -> Issuer:
-    found = [one for one in config.issuers if wanted in {one.issuer, one.slug}]
-    if len(found) != 1:
-        known = ", ".join(one.issuer for one in config.issuers) or "none"
+    providers = [provider for provider in config.issuers if wanted in {provider.issuer, provider.slug}]
+    if len(providers) != 1:
+        known = ", ".join(provider.issuer for provider in config.issuers) or "none"
         raise ActionFailed(f"There is no issuer `{wanted}`.", f"The configuration names: {known}.")
-    return found[0]
+    return providers[0]
 
 
 def _logins(config: Config, state: State) -> LoginSessions:

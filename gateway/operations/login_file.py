@@ -61,14 +61,14 @@ def columns(file: Path) -> list[str]:
     """The file's columns. Raises ActionFailed for a file that cannot be read or has not the columns it needs."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
-            found = [name.strip() for name in next(csv.reader(text), [])]
+            header = [name.strip() for name in next(csv.reader(text), [])]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ActionFailed(f"{file} cannot be read: {error}.", "Name a CSV file in UTF-8.") from error
-    if missing := [name for name in _NEEDED if name not in found]:
+    if missing := [name for name in _NEEDED if name not in header]:
         raise ActionFailed(f"{file}:1: no column {', '.join(missing)}.", "Name the columns in the first line.")
-    if twice := sorted({name for name in found if found.count(name) > 1} | (set(found) & set(ANSWERS))):
+    if twice := sorted({name for name in header if header.count(name) > 1} | (set(header) & set(ANSWERS))):
         raise ActionFailed(f"{file}:1: a second column {', '.join(twice)}.", "Rename it, or leave it out.")
-    return found
+    return header
 
 
 def scored(file: Path, advance: Callable[[int], None] = lambda done: None) -> Iterator[Row]:  # noqa: ARG005
@@ -87,14 +87,14 @@ def _scored(sign_ins: Iterable[tuple[int, SignIn]], advance: Callable[[int], Non
     logins = LoginPatternModel()
     profiles: dict[str, Mapping[str, Any]] = {}
     everybody: Mapping[str, Any] = {}
-    for done, (number, one) in enumerate(sign_ins):
-        profile = profiles.get(one.user, {})
-        terms = logins.score(one.seen, profile, everybody, program=one.program)
-        if one.success:
-            profiles[one.user], everybody = logins.learn(one.seen, profile, everybody, program=one.program)
+    for done, (number, sign_in) in enumerate(sign_ins):
+        profile = profiles.get(sign_in.user, {})
+        terms = logins.score(sign_in.seen, profile, everybody, program=sign_in.program)
+        if sign_in.success:
+            profiles[sign_in.user], everybody = logins.learn(sign_in.seen, profile, everybody, program=sign_in.program)
         named = json.dumps({term.name: term.value for term in terms})
         score = f"{math.fsum(term.value for term in terms):.3f}"
-        yield number, {**one.row, "score": score, "terms": named}
+        yield number, {**sign_in.row, "score": score, "terms": named}
         if done % 1_000 == 0:
             advance(done)
 
@@ -133,11 +133,11 @@ def _rows(file: Path) -> Iterator[tuple[int, Row]]:
         raise ActionFailed(f"{file}: after line {line}: {error}.", "Write the file as CSV in UTF-8.") from error
 
 
-def _fitting[Value](file: Path, one: tuple[int, Row], make: Callable[[Row], Value]) -> Value:
+def _fitting[Value](file: Path, numbered: tuple[int, Row], make: Callable[[Row], Value]) -> Value:
     try:
-        return make(one[1])
+        return make(numbered[1])
     except _Bad as error:
-        raise ActionFailed(f"{file}:{one[0]}: {error}.", error.fix) from error
+        raise ActionFailed(f"{file}:{numbered[0]}: {error}.", error.fix) from error
 
 
 # ---- values ----
@@ -215,12 +215,12 @@ def _decimal(text: Callable[[str], str], name: str, least: float, most: float) -
     return number
 
 
-def _program(said: Program, text: Callable[[str], str]) -> Program:
+def _program(program: Program, text: Callable[[str], str]) -> Program:
     """What the columns say of the program; where they are empty, what the User-Agent says."""
     if browser := text("browser"):
         version = _NUMBER.search(browser)
         family = (_FAMILY.match(browser) or [""])[0].strip().lower()
-        said = replace(said, browser=family or browser.lower(), version=int(version[0]) if version else 0)
+        program = replace(program, browser=family or browser.lower(), version=int(version[0]) if version else 0)
     if system := text("os"):
-        said = replace(said, os=(_FAMILY.match(system) or [""])[0].strip().lower() or system.lower())
-    return replace(said, device_type=text("device_type").lower() or said.device_type)
+        program = replace(program, os=(_FAMILY.match(system) or [""])[0].strip().lower() or system.lower())
+    return replace(program, device_type=text("device_type").lower() or program.device_type)

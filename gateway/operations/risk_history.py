@@ -33,10 +33,14 @@ async def explain(config: Config, issuer: str, subject: str) -> dict[str, Any]:
         raise ActionFailed(f"The state in {config.state} cannot be used: {error}.") from error
     try:
         history = await assessor_of(config, state.documents).history(issuer, subject)
-        live = [one for one in await state.store.sessions(subject) if one.issuer == issuer and one.revoked_at is None]
+        live = [
+            session
+            for session in await state.store.sessions(subject)
+            if session.issuer == issuer and session.revoked_at is None
+        ]
         memory = RiskMemory(state.documents, time.time)
-        last = _last(config.record.file, {one.id for one in live})
-        sessions = [await _session(one, memory, last.get(one.id)) for one in live]
+        last = _last(config.record.file, {session.id for session in live})
+        sessions = [await _session(session, memory, last.get(session.id)) for session in live]
     finally:
         await state.store.close()
     shown = {name: value for name, value in sorted(history.items()) if name != "v"}
@@ -58,10 +62,10 @@ async def _session(record: SessionRecord, memory: RiskMemory, last: Mapping[str,
 
 def _last(record: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
     """The last recorded decision of each session that had a risk, as far as the end of the record goes back."""
-    found: dict[str, dict[str, Any]] = {}
+    decisions: dict[str, dict[str, Any]] = {}
     for event in _events(record) if wanted else ():
         if event.get("session") in wanted and "risk" in event:
-            found[event["session"]] = {
+            decisions[event["session"]] = {
                 "at": event.get("ts"),
                 "service": event.get("service"),
                 "effect": event.get("effect"),
@@ -69,7 +73,7 @@ def _last(record: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
                 "level": event.get("risk_level", "none"),
                 "terms": event.get("risk_terms", {}),
             }
-    return found
+    return decisions
 
 
 def _events(record: Path) -> Iterator[dict[str, Any]]:

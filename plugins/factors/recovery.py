@@ -79,14 +79,14 @@ class Recovery:
         refusal = Refusal("factor_invalid")
         for index, state in enumerate(states):
             digest = _hash(code, b64decode(state["salt"]), state["cost"])
-            hits = [compare_digest(digest, b64decode(kept["hash"])) for kept in state["codes"]]
+            hits = [compare_digest(digest, b64decode(code_state["hash"])) for code_state in state["codes"]]
             if not any(hits):
                 continue
             if state["codes"][hits.index(True)]["used"]:
                 refusal = Refusal("factor_replayed", "a recovery code that was used")
                 continue
-            kept = [{**item, "used": item["used"] or hit} for item, hit in zip(state["codes"], hits, strict=True)]
-            return FactorProven(index, {**state, "codes": kept}, ("recovery",))
+            code_state = [{**item, "used": item["used"] or hit} for item, hit in zip(state["codes"], hits, strict=True)]
+            return FactorProven(index, {**state, "codes": code_state}, ("recovery",))
         return refusal
 
     def describe(self, state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -94,8 +94,8 @@ def _step_of(secret: str, answer: Mapping[str, Any], now: float) -> int | None:
     code = answer.get("code")
     if not isinstance(code, str) or not _CODE.match(code := code.replace(" ", "")):
         return None
-    totp, present, found = pyotp.TOTP(secret), int(now // _STEP_S), None
+    totp, present, used_step = pyotp.TOTP(secret), int(now // _STEP_S), None
     for step in (present + offset for offset in _WINDOW):
         if compare_digest(totp.generate_otp(step), code):
-            found = step
-    return found
+            used_step = step
+    return used_step

@@ -142,7 +142,7 @@ class WebAuthn:
                 return Refusal("factor_invalid", "authenticator data that are no bytes")
             if attestation["fmt"] not in _FORMATS:
                 return Refusal("factor_invalid", "an attestation that was not asked for")
-            found = verify_registration_response(
+            registration = verify_registration_response(
                 credential=credential,
                 expected_challenge=base64url_to_bytes(pending["challenge"]),
                 expected_rp_id=self._rp_id,
@@ -150,28 +150,31 @@ class WebAuthn:
                 require_user_verification=True,
                 supported_pub_key_algs=_ALGORITHMS,
             )
-            if len(found.credential_public_key) > _KEY_LIMIT_BYTES or len(found.credential_id) > _ID_LIMIT_BYTES:
+            if (
+                len(registration.credential_public_key) > _KEY_LIMIT_BYTES
+                or len(registration.credential_id) > _ID_LIMIT_BYTES
+            ):
                 return Refusal("factor_invalid", "an oversized key")
-            if found.credential_id != credential.raw_id:
+            if registration.credential_id != credential.raw_id:
                 return Refusal("factor_invalid", "two credential ids")
             # A key that is none would only be found out at its first use.
-            public_key = decode_credential_public_key(found.credential_public_key)
+            public_key = decode_credential_public_key(registration.credential_public_key)
             decoded_public_key_to_cryptography(public_key)
             if public_key.kty != _KEY_TYPES[public_key.alg]:
                 return Refusal("factor_invalid", "a key of another type than it says")
         except _GARBAGE as error:
             return _refusal(error)
-        credential_id = bytes_to_base64url(found.credential_id)
+        credential_id = bytes_to_base64url(registration.credential_id)
         if any(state["id"] == credential_id for state in states):
             return Refusal("factor_invalid", "this key is enrolled already")
-        said = credential.response.transports or []
+        transports = credential.response.transports or []
         return {
             "id": credential_id,
-            "public_key": bytes_to_base64url(found.credential_public_key),
-            "sign_count": found.sign_count,
-            "synced": found.credential_device_type is CredentialDeviceType.MULTI_DEVICE,
-            "aaguid": found.aaguid,
-            "transports": sorted({transport.value for transport in said} & _TRANSPORTS),
+            "public_key": bytes_to_base64url(registration.credential_public_key),
+            "sign_count": registration.sign_count,
+            "synced": registration.credential_device_type is CredentialDeviceType.MULTI_DEVICE,
+            "aaguid": registration.aaguid,
+            "transports": sorted({transport.value for transport in transports} & _TRANSPORTS),
             "user": pending["user"],
         }
 
@@ -202,7 +205,7 @@ class WebAuthn:
         try:
             credential = parse_authentication_credential_json(_text(answer))
             _refuse_frames(credential.response.client_data_json)
-            found = verify_authentication_response(
+            assertion = verify_authentication_response(
                 credential=credential,
                 expected_challenge=base64url_to_bytes(pending["challenge"]),
                 expected_rp_id=self._rp_id,
@@ -216,12 +219,12 @@ class WebAuthn:
         handle = credential.response.user_handle
         if handle and bytes_to_base64url(handle) != state["user"]:
             return Refusal("factor_invalid", "a key of another person")
-        if (found.credential_device_type is CredentialDeviceType.MULTI_DEVICE) is not state["synced"]:
+        if (assertion.credential_device_type is CredentialDeviceType.MULTI_DEVICE) is not state["synced"]:
             return Refusal("factor_invalid", "a key that says something else of itself than before")
-        if (found.new_sign_count or state["sign_count"]) and found.new_sign_count <= state["sign_count"]:
+        if (assertion.new_sign_count or state["sign_count"]) and assertion.new_sign_count <= state["sign_count"]:
             return Refusal("factor_replayed", "the sign count of the key did not grow")
         amr = ("user", "swk" if state["synced"] else "hwk")
-        return FactorProven(index, {**state, "sign_count": found.new_sign_count}, amr)
+        return FactorProven(index, {**state, "sign_count": assertion.new_sign_count}, amr)
 
     def describe(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """`synced`: the key may be on several devices; `aaguid`: its model, as it says itself."""

@@ -36,11 +36,11 @@ def builtin(settings: Mapping[str, Mapping[str, float]] | None = None) -> tuple[
 
 
 def _checked(signal: type[Signal], settings: Mapping[str, float]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    checked: dict[str, Any] = {}
     for name, value in settings.items():
         rule = signal.schema["properties"].get(name)
         whole = rule is not None and rule["type"] == "integer"
         if rule is None or not rule["minimum"] <= value <= rule["maximum"] or (whole and value != int(value)):
             raise ValueError(f"{signal.name} does not take {name}: {value}")
-        found[name] = int(value) if whole else value
-    return found
+        checked[name] = int(value) if whole else value
+    return checked

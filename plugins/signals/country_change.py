@@ -34,10 +34,10 @@ class CountryChange:
         if seen.at_home:
             return SignalResult((), memory, memory)
         here = seen.network.country or ""
-        there = memory.get("c", here)
+        before = memory.get("c", here)
         learned = memory if memory.get("c") == here else {"c": here}
-        if here == there:
+        if here == before:
             return SignalResult((), memory or learned, learned)
-        value = self._weight if here and there else self._unknown
-        term = RiskTerm(self.name, value, f"{here or 'unknown'}, was {there or 'unknown'}")
+        value = self._weight if here and before else self._unknown
+        term = RiskTerm(self.name, value, f"{here or 'unknown'}, was {before or 'unknown'}")
         return SignalResult((term,), memory, learned)

@@ -48,23 +48,23 @@ class ImpossibleTravel:
         radius_km = network.accuracy_km if network.accuracy_km is not None else _RADIUS_KM
         spot = [network.country or "", network.latitude, network.longitude, radius_km, seen.place, device]
         worst, why = 0.0, ""
-        for session, (at, *there) in memory.items():
+        for session, (at, *other_spot) in memory.items():
             if session == seen.session or seen.now - at > _KEPT_S:
                 continue
-            value = self._judge(max(0.0, seen.now - at), there, spot)
+            value = self._judge(max(0.0, seen.now - at), other_spot, spot)
             if value > worst:
-                worst, why = value, f"{spot[0] or '?'}, another session {there[0] or '?'}"
+                worst, why = value, f"{spot[0] or '?'}, another session {other_spot[0] or '?'}"
         terms = (RiskTerm(self.name, worst, why),) if worst else ()
         return SignalResult(terms, memory, self._with(memory, seen, spot))
 
-    def _judge(self, elapsed_s: float, there: list[Any], here: list[Any]) -> float:
-        novel = (there[4] != here[4]) + (there[5] != here[5])
+    def _judge(self, elapsed_s: float, other: list[Any], here: list[Any]) -> float:
+        novel = (other[4] != here[4]) + (other[5] != here[5])
         if not novel:
             return 0.0
-        if there[1] is None or here[1] is None:
-            fast = there[0] != here[0] and elapsed_s < 6 * _STEP_S
+        if other[1] is None or here[1] is None:
+            fast = other[0] != here[0] and elapsed_s < 6 * _STEP_S
             return self._weight / 2 * novel if fast else 0.0
-        km = _distance_km(there[1], there[2], here[1], here[2]) - there[3] - here[3]
+        km = _distance_km(other[1], other[2], here[1], here[2]) - other[3] - here[3]
         # A spot is written anew every _STEP_S only, so up to that much of the time was spent there.
         hours = (max(0.0, elapsed_s - _STEP_S) + 60.0) / 3600
         return self._weight * (1 + 0.5 * novel) if km > 0 and km / hours > self._speed_kmh else 0.0

@@ -57,13 +57,13 @@ class TokenReplay:
 
     def _following(self, seen: Observation, memory: Mapping[str, Any]) -> Mapping[str, Any]:
         pair = f"{seen.place} {seen.ja4_b}"
-        held: Mapping[str, float] = memory.get("h", {})
-        newest = max(held, key=lambda name: held[name], default="")
+        holders: Mapping[str, float] = memory.get("h", {})
+        newest = max(holders, key=lambda name: holders[name], default="")
         if newest == pair:
             return memory  # not written anew: it takes one turn more to see the next holder
-        recent = {name: at for name, at in held.items() if 0 <= seen.now - at <= self._window_s}
+        recent = {name: at for name, at in holders.items() if 0 <= seen.now - at <= self._window_s}
         twice = recent.pop(pair, None) is not None
-        kept = dict(sorted(recent.items(), key=lambda item: item[1])[-(_HOLDERS - 1) :])
+        latest = dict(sorted(recent.items(), key=lambda item: item[1])[-(_HOLDERS - 1) :])
         first = memory.get("c", "" if seen.at_home else seen.network.country or "")
-        following = {**memory, "h": {**kept, pair: seen.now}, "c": first}
+        following = {**memory, "h": {**latest, pair: seen.now}, "c": first}
         return {**following, "t": seen.now + 10 * self._window_s} if twice else following

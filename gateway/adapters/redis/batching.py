@@ -89,14 +89,14 @@ class BatchedConnection:
 
     def _next(self) -> list[_Asked]:
         now = asyncio.get_running_loop().time()
-        found: list[_Asked] = []
-        while self._queue and len(found) < _TOGETHER:
+        batch: list[_Asked] = []
+        while self._queue and len(batch) < _TOGETHER:
             asked = self._queue.popleft()
             if asked.until <= now:
                 self._fail([asked], StoreDown("redis: too many commands wait"))
             elif not asked.answer.done():
-                found.append(asked)
-        return found
+                batch.append(asked)
+        return batch
 
     async def _exchange(self, batch: list[_Asked]) -> None:
         if not batch:

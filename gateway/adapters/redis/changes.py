@@ -49,15 +49,15 @@ class RedisChanges(RedisServer):
 
     async def changes(self, after: int) -> Sequence[Change] | None:
         """Every change after number `after`, oldest first; None when some are forgotten or the store began anew."""
-        found: list[Change] = []
+        changes: list[Change] = []
         while True:
-            place = after + len(found)
+            place = after + len(changes)
             rows = await self.look(lua.CHANGES, [], place, self._places.get(place, b""), _AT_ONCE)
             if rows is None:
                 return None
-            found += [self._change(row) for row in rows]
+            changes += [self._change(row) for row in rows]
             if len(rows) < _AT_ONCE:
-                return found
+                return changes
 
     async def wait(self, after: int, timeout_s: float) -> None:
         """Return when there may be changes after number `after`, or after `timeout_s`."""

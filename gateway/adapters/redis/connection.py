@@ -133,10 +133,10 @@ class Dialer:
             async with asyncio.timeout(self._timeout_s / 2):
                 wire = await self._open(address, sentinel.username, self._sentinel_password, 0)
                 try:
-                    [found] = await wire.exchange([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel.name)])
+                    [master] = await wire.exchange([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel.name)])
                 finally:
                     await wire.close()
-            return found[0].decode("ascii"), int(found[1])
+            return master[0].decode("ascii"), int(master[1])
         except (StoreDown, TimeoutError, ValueError, TypeError, IndexError):
             return None
 

@@ -147,27 +147,27 @@ class RedisServer:
 
     async def open(self) -> None:
         """Find the store and make sure that it is the one this machine knows; a first start gives it its epoch."""
-        found = await self._find()
-        if found is None:
+        epoch = await self._find()
+        if epoch is None:
             await self._writes.ask("SET", lua.EPOCH, self._signed(secrets.token_hex(16).encode()), "NX")
-            found = await self._find()
-        if found is None:
+            epoch = await self._find()
+        if epoch is None:
             raise StoreDown("redis: the store has no epoch")
         if _anchored(self._anchor) is None:
-            _write_anchor(self._anchor, found)
-        self._epoch = found
+            _write_anchor(self._anchor, epoch)
+        self._epoch = epoch
         if self._settings.sentinel is not None or self.replicas:
             self._pulse = asyncio.create_task(self._feel_pulse())
 
     async def _find(self) -> bytes | None:
         """The store's epoch, None for a store that has not begun; nothing is changed. Raises StoreDown."""
         known = _anchored(self._anchor)
-        found: bytes | None = await self._reads.ask("GET", lua.EPOCH)
-        if known is not None and found != known:
-            raise self._lost("it is empty" if found is None else "it is another store")
-        if found is not None and not hmac.compare_digest(found, self._signed(found.partition(b".")[0])):
+        epoch: bytes | None = await self._reads.ask("GET", lua.EPOCH)
+        if known is not None and epoch != known:
+            raise self._lost("it is empty" if epoch is None else "it is another store")
+        if epoch is not None and not hmac.compare_digest(epoch, self._signed(epoch.partition(b".")[0])):
             raise StoreDown("redis: the store was begun with another master key than this machine's")
-        return found
+        return epoch
 
     def _signed(self, name: bytes) -> bytes:
         return name + b"." + hmac.digest(self._hiding, b"epoch|" + name, "sha256").hex().encode()
@@ -191,24 +191,24 @@ class RedisServer:
 
     async def weaknesses(self) -> Sequence[Weakness]:
         """Ways in which an acknowledged write could still be lost."""
-        found = []
+        weaknesses = []
         try:
             reply = await self._lists.ask("CONFIG", "GET", "appendfsync")
         except StoreDown:
             reply = None
         if reply is None:
-            what = "Whether Redis has `appendfsync always` cannot be seen: this user may not ask, as it should be."
-            found.append(Weakness(what, "Make sure of it in redis.conf."))
+            message = "Whether Redis has `appendfsync always` cannot be seen: this user may not ask, as it should be."
+            weaknesses.append(Weakness(message, "Make sure of it in redis.conf."))
         else:
-            what = "This Redis user may change the server and forget everything."
-            found.append(Weakness(what, "Give the gateway the ACL user of docs/several-machines.md."))
+            message = "This Redis user may change the server and forget everything."
+            weaknesses.append(Weakness(message, "Give the gateway the ACL user of docs/several-machines.md."))
             if reply != [b"appendfsync", b"always"]:
-                what = "Up to two seconds of acknowledged revocations are lost when Redis crashes."
-                found.append(Weakness(what, "Write `appendfsync always` in redis.conf."))
+                message = "Up to two seconds of acknowledged revocations are lost when Redis crashes."
+                weaknesses.append(Weakness(message, "Write `appendfsync always` in redis.conf."))
         if not self.replicas:
-            what = "No replica is waited for: a lost disk loses every revocation."
-            found.append(Weakness(what, "Add two replicas, and write `replicas: 1` here."))
-        return found
+            message = "No replica is waited for: a lost disk loses every revocation."
+            weaknesses.append(Weakness(message, "Add two replicas, and write `replicas: 1` here."))
+        return weaknesses
 
     async def close(self) -> None:
         """Close the connections."""

@@ -36,13 +36,13 @@ class RedisStore(RedisChanges):
 
     async def devices(self) -> Sequence[DeviceRecord]:
         """Every record, newest first."""
-        found: dict[str, DeviceRecord] = {}
+        records: dict[str, DeviceRecord] = {}
         cursor: Any = 0
         while cursor != b"0":
             cursor, pairs = await self.listed("HSCAN", lua.DEVICES, cursor, "COUNT", _PAGE)
             for name, value in zip(pairs[::2], pairs[1::2], strict=True):
-                found[_name(name)] = self._device(_name(name), value)
-        return sorted(found.values(), key=lambda record: (-record.created_at, record.id))
+                records[_name(name)] = self._device(_name(name), value)
+        return sorted(records.values(), key=lambda record: (-record.created_at, record.id))
 
     async def add_device(self, record: DeviceRecord) -> bool:
         """Insert a record; False, and nothing is written, when there is one of its id."""
@@ -88,7 +88,7 @@ class RedisStore(RedisChanges):
 
     async def revoked_certificates(self, now: float) -> Sequence[tuple[IssuedCertificate, float]]:
         """Unexpired certificates of revoked devices, each with the time of the revocation."""
-        found = []
+        revoked_certificates = []
         revoked = await self.listed("HGETALL", lua.REVOKED_DEVICES)
         for device, at in zip(revoked[::2], revoked[1::2], strict=True):
             key = lua.CERTIFICATES + device
@@ -96,8 +96,8 @@ class RedisStore(RedisChanges):
             for member, end in zip(rows[::2], rows[1::2], strict=True):
                 serial, not_before = json.loads(member)
                 certificate = IssuedCertificate(serial, _name(device), not_before, float(end))
-                found.append((certificate, float(at) if at else now))
-        return sorted(found, key=lambda pair: pair[0].serial)
+                revoked_certificates.append((certificate, float(at) if at else now))
+        return sorted(revoked_certificates, key=lambda pair: pair[0].serial)
 
     # ---- sessions ----
 
@@ -110,23 +110,25 @@ class RedisStore(RedisChanges):
         """Unexpired sessions, newest first, of one subject or of all."""
         now = self.clock()
         if subject is None:
-            found = await self._every_session()
+            records = await self._every_session()
         else:
             names = await self.listed("ZRANGEBYSCORE", self._subject(subject), f"({now!r}", "+inf")
-            found = [record for at in range(0, len(names), _PAGE) for record in await self._several(names[at:][:_PAGE])]
-        there = {record.id: record for record in found if record.expires_at > now}
-        return sorted(there.values(), key=lambda record: (-record.created_at, record.id))
+            records = [
+                record for at in range(0, len(names), _PAGE) for record in await self._several(names[at:][:_PAGE])
+            ]
+        unexpired = {record.id: record for record in records if record.expires_at > now}
+        return sorted(unexpired.values(), key=lambda record: (-record.created_at, record.id))
 
     async def put_session(self, record: SessionRecord) -> None:
         """Insert, or refresh `last_seen_at` and `expires_at`; never clears a revocation."""
         revoked = _NOT_REVOKED if record.revoked_at is None else record.revoked_at
         why = self._why(record.id, record.revoked_why)
-        who = json.dumps([record.issuer, record.subject, record.identity, record.device_id])
+        person = json.dumps([record.issuer, record.subject, record.identity, record.device_id])
         value = (
             _TIMES.pack(record.created_at, record.last_seen_at, record.expires_at, revoked)
             + _LENGTH.pack(len(why))
             + why
-            + self.seal.close(_SESSION, record.id, _text(who))
+            + self.seal.close(_SESSION, record.id, _text(person))
         )
         name = _text(record.id)
         keys = [lua.SESSION + name, self._subject(record.subject)]
@@ -150,12 +152,12 @@ class RedisStore(RedisChanges):
     async def secrets(self, purpose: str) -> Sequence[tuple[str, float, bytes]]:
         """(name, created_at, value) of every secret of a purpose, newest first. StoreDown when one does not open."""
         pairs = await self.read("HGETALL", lua.SECRETS + _text(purpose))
-        found = []
+        secrets = []
         for raw, value in zip(pairs[::2], pairs[1::2], strict=True):
             name = _name(raw)
             created_at = _TIME.unpack_from(value)[0]
-            found.append((name, created_at, self.opened(purpose, name, value[_TIME.size :])))
-        return sorted(found, key=lambda secret: (secret[1], secret[0]), reverse=True)
+            secrets.append((name, created_at, self.opened(purpose, name, value[_TIME.size :])))
+        return sorted(secrets, key=lambda secret: (secret[1], secret[0]), reverse=True)
 
     async def put_secret(self, purpose: str, name: str, created_at: float, value: bytes) -> bool:
         """Add a secret; False when one of that purpose and name is there already."""
@@ -175,12 +177,12 @@ class RedisStore(RedisChanges):
         return self.seal.close(_WHY, session_id, _text(why)) if why else b""
 
     async def _every_session(self) -> list[SessionRecord]:
-        found: list[SessionRecord] = []
+        records: list[SessionRecord] = []
         cursor: Any = 0
         while cursor != b"0":
             cursor, keys = await self.listed("SCAN", cursor, "MATCH", lua.SESSION + b"*", "COUNT", _PAGE)
-            found += await self._several([key[len(lua.SESSION) :] for key in keys])
-        return found
+            records += await self._several([key[len(lua.SESSION) :] for key in keys])
+        return records
 
     async def _several(self, names: Sequence[bytes]) -> list[SessionRecord]:
         """Those of some sessions that are there."""

@@ -163,11 +163,11 @@ def certificates(config: Config, now: float) -> Iterator[Finding]:
             yield Finding(where, f"No certificate under `tls` covers {host}.", fix)
     for where, path in _authorities(config):
         try:
-            found = x509.load_pem_x509_certificates(path.read_bytes())
+            certificates = x509.load_pem_x509_certificates(path.read_bytes())
         except _UNREADABLE as error:
             yield Finding(where, f"The CA file cannot be read: {_why(error)}.", "Name a PEM file of certificates.")
         else:
-            for certificate in found:
+            for certificate in certificates:
                 yield from _validity(certificate, where, now, "Get a new one from its owner.")
 
 

@@ -12,8 +12,8 @@ def policies(loaded: Loaded) -> list[Problem]:
     if not policy.path.is_dir():
         fix = "Run `gateway init` elsewhere and copy its policies/ here, or correct `policy.path`."
         return [loaded.document.problem(("policy", "path"), f"There is no folder {policy.path}.", fix)]
-    _, found = examine(policy.path, service_data(loaded.config.services), strict=True)
+    _, errors = examine(policy.path, service_data(loaded.config.services), strict=True)
     return [
         Problem(policy.path / error.file, error.line, 1 if error.line else 0, "", f"{error.message}.", error.fix)
-        for error in found
+        for error in errors
     ]

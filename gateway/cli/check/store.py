@@ -24,7 +24,7 @@ async def store(config: Config) -> Sequence[Finding]:
     try:
         # A machine without a key makes one as it starts: no store that has begun takes it.
         key = read_or_make_master_key(path) if path.exists() else secrets.token_bytes(32)
-        found = await inspect_redis(config.store, key, config.state)
+        weaknesses = await inspect_redis(config.store, key, config.state)
     except StoreLost as error:
         return [Finding(_PLACE, f"Everything is refused: {error}.", "Restore it from a copy, or do as that file says.")]
     except StoreDown as error:
@@ -33,4 +33,4 @@ async def store(config: Config) -> Sequence[Finding]:
         return [Finding(_PLACE, f"The state cannot be used: {error}.", f"Correct the file; {_HOW}.")]
     except ConfigError:
         return []  # told by the check of secrets
-    return [Finding(_PLACE, weakness.what, weakness.fix, is_warning=True) for weakness in found]
+    return [Finding(_PLACE, weakness.what, weakness.fix, is_warning=True) for weakness in weaknesses]

@@ -138,17 +138,17 @@ class Bootstrap:
     async def _project(self, organization: str) -> None:
         name = self._wanted.project
         query = {"filters": [{"projectNameFilter": {"projectName": name, "method": _EQUALS}}]}
-        found = objects(await self._connect(_PROJECTS, "ListProjects", query), "projects")
-        mine = next((one for one in found if text(one, "name") == name), None)
-        if mine is None:
+        projects = objects(await self._connect(_PROJECTS, "ListProjects", query), "projects")
+        project = next((item for item in projects if text(item, "name") == name), None)
+        if project is None:
             asked: dict[str, Any] = {"organizationId": organization, "name": name}
             asked |= {"projectRoleAssertion": True, "authorizationRequired": True}
             answer = await self._connect(_PROJECTS, "CreateProject", asked)
             self._made.project_id = _id(answer, "projectId", "id")
             self._told(f"project {name}", "made")
         else:
-            self._made.project_id = _id(mine, "projectId", "id")
-            if mine.get("projectRoleAssertion") is True and mine.get("authorizationRequired") is True:
+            self._made.project_id = _id(project, "projectId", "id")
+            if project.get("projectRoleAssertion") is True and project.get("authorizationRequired") is True:
                 self._told(f"project {name}", "kept")
             else:
                 asked = {
@@ -159,12 +159,12 @@ class Bootstrap:
                 await self._connect(_PROJECTS, "UpdateProject", asked)
                 self._told(f"project {name}", "changed")
         answer = await self._connect(_PROJECTS, "ListProjectRoles", {"projectId": self._made.project_id})
-        there = {text(role, "key") for role in objects(answer, "projectRoles")}
+        present = {text(role, "key") for role in objects(answer, "projectRoles")}
         for role in self._wanted.roles:
-            if role not in there:
+            if role not in present:
                 asked = {"projectId": self._made.project_id, "roleKey": role, "displayName": role}
                 await self._connect(_PROJECTS, "AddProjectRole", asked)
-            self._told(f"role {role}", "kept" if role in there else "made")
+            self._told(f"role {role}", "kept" if role in present else "made")
 
     async def _application(self, name: str) -> dict[str, Any] | None:
         filters = [
@@ -188,20 +188,22 @@ class Bootstrap:
             "idTokenRoleAssertion": True,
             "backChannelLogoutUri": wanted.logout_uri,
         }
-        found = await self._application(name)
-        if found is None:
+        application = await self._application(name)
+        if application is None:
             asked = {"projectId": self._made.project_id, "name": name, "oidcConfiguration": settings}
             answer = await self._connect(_APPLICATIONS, "CreateApplication", asked)
-            made = _object(answer, "oidcConfiguration")
-            self._made.client_id = _id(made, "clientId")
-            self._keep(CLIENT_SECRET, _id(made, "clientSecret").encode())
+            created = _object(answer, "oidcConfiguration")
+            self._made.client_id = _id(created, "clientId")
+            self._keep(CLIENT_SECRET, _id(created, "clientSecret").encode())
             self._told(f"application {name}", "made")
             return
-        held, app = _object(found, "oidcConfiguration"), _id(found, "applicationId", "id")
-        self._made.client_id = _id(held, "clientId")
+        present, app = _object(application, "oidcConfiguration"), _id(application, "applicationId", "id")
+        self._made.client_id = _id(present, "clientId")
         # protojson leaves out what is zero, and these enumerations begin with what is wanted.
         zero = {"applicationType": "OIDC_APP_TYPE_WEB", "authMethodType": "OIDC_AUTH_METHOD_TYPE_BASIC"}
-        same = all((held | {k: held.get(k, v) for k, v in zero.items()}).get(key) == settings[key] for key in settings)
+        same = all(
+            (present | {k: present.get(k, v) for k, v in zero.items()}).get(key) == settings[key] for key in settings
+        )
         if not same:
             asked = {"applicationId": app, "projectId": self._made.project_id, "oidcConfiguration": settings}
             await self._connect(_APPLICATIONS, "UpdateApplication", asked)
@@ -213,17 +215,17 @@ class Bootstrap:
 
     async def _api_application(self) -> None:
         name = "Gateway introspection"
-        found = await self._application(name)
-        if found is None:
+        application = await self._application(name)
+        if application is None:
             method = {"authMethodType": "API_AUTH_METHOD_TYPE_PRIVATE_KEY_JWT"}
             asked: dict[str, Any] = {"projectId": self._made.project_id, "name": name, "apiConfiguration": method}
-            found = await self._connect(_APPLICATIONS, "CreateApplication", asked)
+            application = await self._connect(_APPLICATIONS, "CreateApplication", asked)
             self._told(f"application {name}", "made")
         else:
             self._told(f"application {name}", "kept")
-        self._made.api_client_id = _id(_object(found, "apiConfiguration"), "clientId")
+        self._made.api_client_id = _id(_object(application, "apiConfiguration"), "clientId")
         if not self._lasts(API_KEY, self._wanted.key_days):
-            asked = {"applicationId": _id(found, "applicationId", "id"), "projectId": self._made.project_id}
+            asked = {"applicationId": _id(application, "applicationId", "id"), "projectId": self._made.project_id}
             asked["expirationDate"] = rfc3339(time.time() + self._wanted.key_days * _DAY_S)
             answer = await self._connect(_APPLICATIONS, "CreateApplicationKey", asked)
             key = key_bytes(answer.get("keyDetails"))
@@ -242,20 +244,20 @@ class Bootstrap:
         }
         settings |= {"restAsync": {}}
         query = {"filters": [{"targetNameFilter": {"targetName": name, "method": _EQUALS}}]}
-        found = objects(await self._rest("POST", "/v2/actions/targets/search", query), "targets")
-        mine = next((one for one in found if text(one, "name") == name), None)
-        if mine is None:
+        targets = objects(await self._rest("POST", "/v2/actions/targets/search", query), "targets")
+        present = next((item for item in targets if text(item, "name") == name), None)
+        if present is None:
             answer = await self._rest("POST", "/v2/actions/targets", settings)
             target, key = _id(answer, "id"), text(answer, "signingKey")
             # Zitadel 4.15: a fresh target may not fire before it was updated once.
             await self._rest("POST", f"/v2/actions/targets/{target}", settings)
         else:
-            target, key = _id(mine, "id"), ""
+            target, key = _id(present, "id"), ""
             renew = {} if self._has(HOOK_KEY) else {"expirationSigningKey": "0s"}
             drifted = (
-                text(mine, "endpoint") != wanted.hook_uri
-                or text(mine, "payloadType") not in {"", settings["payloadType"]}
-                or not {"restWebhook", "restCall"}.isdisjoint(mine)
+                text(present, "endpoint") != wanted.hook_uri
+                or text(present, "payloadType") not in {"", settings["payloadType"]}
+                or not {"restWebhook", "restCall"}.isdisjoint(present)
             )
             if renew or drifted:
                 key = text(await self._rest("POST", f"/v2/actions/targets/{target}", settings | renew), "signingKey")
@@ -263,33 +265,33 @@ class Bootstrap:
             self._keep(HOOK_KEY, key.encode())
         elif not self._has(HOOK_KEY):
             _garbled("a target without a signing key")
-        self._told(f"webhook target {name}", "made" if mine is None else "kept" if not key else "changed")
+        self._told(f"webhook target {name}", "made" if present is None else "kept" if not key else "changed")
         for event in EVENT_TYPES:
             # One by one: `all` and whole groups have stopped logins before.
             asked = {"condition": {"event": {"event": event}}, "targets": [target]}
             await self._rest("PUT", "/v2/actions/executions", asked)
-        self._told(f"webhook for {len(EVENT_TYPES)} kinds of events", "kept" if mine is not None else "made")
+        self._told(f"webhook for {len(EVENT_TYPES)} kinds of events", "kept" if present is not None else "made")
 
     async def _run_time_user(self, organization: str) -> None:
         name = "gateway"
         query: dict[str, Any] = {
             "queries": [{"userNameQuery": {"userName": name, "method": "TEXT_QUERY_METHOD_EQUALS"}}]
         }
-        found = objects(await self._connect(_USERS, "ListUsers", query), "result")
-        mine = next((one for one in found if text(one, "username", "userName") == name), None)
-        if mine is None:
+        users = objects(await self._connect(_USERS, "ListUsers", query), "result")
+        machine_user = next((item for item in users if text(item, "username", "userName") == name), None)
+        if machine_user is None:
             asked: dict[str, Any] = {"organizationId": organization, "username": name, "machine": {"name": "Gateway"}}
-            mine = await self._connect(_USERS, "CreateUser", asked)
+            machine_user = await self._connect(_USERS, "CreateUser", asked)
             self._told(f"machine user {name}", "made")
         else:
             self._told(f"machine user {name}", "kept")
-        user = _id(mine, "userId", "id")
+        user = _id(machine_user, "userId", "id")
         query = {"filters": [{"inUserIdsFilter": {"ids": [user]}}]}
-        held = objects(await self._connect(_PERMISSIONS, "ListAdministrators", query), "administrators")
-        mine = next((one for one in held if one.get("instance") is True), None)
-        if mine is None or not set(_RUN_TIME_ROLES) <= set(mine.get("roles") or ()):
+        administrators = objects(await self._connect(_PERMISSIONS, "ListAdministrators", query), "administrators")
+        machine_user = next((item for item in administrators if item.get("instance") is True), None)
+        if machine_user is None or not set(_RUN_TIME_ROLES) <= set(machine_user.get("roles") or ()):
             asked = {"userId": user, "resource": {"instance": True}, "roles": list(_RUN_TIME_ROLES)}
-            method = "CreateAdministrator" if mine is None else "UpdateAdministrator"
+            method = "CreateAdministrator" if machine_user is None else "UpdateAdministrator"
             await self._connect(_PERMISSIONS, method, asked)
             self._told("roles of the machine user", "made")
         if not self._lasts(TOKEN, self._wanted.token_days):

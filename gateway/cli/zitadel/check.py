@@ -101,11 +101,11 @@ async def _probe(api: Zitadel, endpoint: str) -> ApiFailure | None:
 
 def judge(seen: Seen, expected: Expected) -> list[Weakness]:
     """What is weaker than promised, in the order it is worth repairing."""
-    found = [
+    weaknesses = [
         Weakness(name, f"Cannot be read: {failure.kind}: {failure.detail}.", FIXES.get(failure.kind, _NEWER), True)
         for name, failure in seen.unknown.items()
     ]
-    held = seen.documents
+    documents = seen.documents
     for name, judged in (
         ("login", _login),
         ("lockout", _lockout),
@@ -114,17 +114,17 @@ def judge(seen: Seen, expected: Expected) -> list[Weakness]:
         ("lifetimes", _lifetimes),
         ("security", _security),
     ):
-        if name in held:
-            found += judged(held[name])
-    if "applications" in held:
-        found += _application(held["applications"], expected)
-    if "projects" in held:
-        found += _project(held["projects"], expected)
-    if "targets" in held and "executions" in held:
-        found += _webhook(held["targets"], held["executions"], expected)
+        if name in documents:
+            weaknesses += judged(documents[name])
+    if "applications" in documents:
+        weaknesses += _application(documents["applications"], expected)
+    if "projects" in documents:
+        weaknesses += _project(documents["projects"], expected)
+    if "targets" in documents and "executions" in documents:
+        weaknesses += _webhook(documents["targets"], documents["executions"], expected)
     if seen.probe is not None:
-        found.append(_deny_list(seen.probe, expected))
-    return found
+        weaknesses.append(_deny_list(seen.probe, expected))
+    return weaknesses
 
 
 def _login(login: Mapping[str, Any]) -> Iterator[Weakness]:
@@ -245,8 +245,8 @@ def _webhook(targets: Mapping[str, Any], executions: Mapping[str, Any], expected
 
 
 def _deny_list(failure: ApiFailure, expected: Expected) -> Weakness:
-    said = f"{failure.kind}: {failure.detail}"
+    failed = f"{failure.kind}: {failure.detail}"
     if failure.kind == "blocked_url":
-        return Weakness("deny_list", f"Zitadel refuses to call {expected.hook_uri}: {said}.", FIXES["blocked_url"])
+        return Weakness("deny_list", f"Zitadel refuses to call {expected.hook_uri}: {failed}.", FIXES["blocked_url"])
     fix = "Run the check once with the token of an IAM_OWNER, or leave this out with --no-probe."
-    return Weakness("deny_list", f"Whether Zitadel may call the gateway is not known: {said}.", fix, True)
+    return Weakness("deny_list", f"Whether Zitadel may call the gateway is not known: {failed}.", fix, True)

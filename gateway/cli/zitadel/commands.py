@@ -58,11 +58,11 @@ def zitadel_bootstrap(
         output.note(f"[{'dim' if how == 'kept' else 'green'}]{how:<7}[/] {escape(what)}")
 
     async def run(api: Zitadel) -> None:
-        made = await Bootstrap(api, wanted, told).run()
-        for path in made.files:
+        bootstrapped = await Bootstrap(api, wanted, told).run()
+        for path in bootstrapped.files:
             output.note(f"[green]made[/]    {escape(str(path))} (mode 0600)")
         output.note("Put this into gateway.yaml, then delete the token you ran this with:")
-        output.say(made.yaml(issuer, url, ca, wanted).rstrip("\n"))
+        output.say(bootstrapped.yaml(issuer, url, ca, wanted).rstrip("\n"))
 
     _with_api(issuer, url, _read_token(token_file), ca, run)
 
@@ -96,24 +96,24 @@ def zitadel_check(
         logout_uri=f"{origin}{paths.BACKCHANNEL_LOGOUT}{chosen.slug}",
         hook_uri=f"{origin}{paths.ZITADEL_WEBHOOK}{chosen.slug}",
     )
-    found: list[Seen] = []
+    reports: list[Seen] = []
 
     async def run(api: Zitadel) -> None:
         seen = await look(api, expected, probe=probe)
         if not isinstance(seen, Seen):
             failed(seen, "reading its settings")
-        found.append(seen)
+        reports.append(seen)
 
     _with_api(chosen.issuer, url or (access.url if access and access.url else ""), token, chosen.ca, run)
-    weak = judge(found[0], expected)
+    weak = judge(reports[0], expected)
     if json_wanted:
-        output.as_json({"weaknesses": [asdict(one) for one in weak], "notes": [HASHING_NOTE]})
+        output.as_json({"weaknesses": [asdict(weakness) for weakness in weak], "notes": [HASHING_NOTE]})
     else:
-        for one in weak:
-            style, word = ("yellow", "unknown") if one.is_unknown else ("red", "weak")
-            output.note(f"[bold {style}]{word}[/] {escape(one.what)}")
-            output.note(f"  {escape(one.message)}")
-            output.note(f"  [dim]fix[/] {escape(one.fix)}")
+        for weakness in weak:
+            style, word = ("yellow", "unknown") if weakness.is_unknown else ("red", "weak")
+            output.note(f"[bold {style}]{word}[/] {escape(weakness.what)}")
+            output.note(f"  {escape(weakness.message)}")
+            output.note(f"  [dim]fix[/] {escape(weakness.fix)}")
         output.note(f"[dim]note[/] {HASHING_NOTE}")
         output.say(f"check: {len(weak)} {'thing' if len(weak) == 1 else 'things'} weaker than promised, or not known")
     if weak:
@@ -164,11 +164,11 @@ def _with_api(
             await http.close()
 
     def credential(http: HttpxClient) -> ApiToken:
-        held = token.reveal()
+        text = token.reveal()
         try:
-            if held.startswith("{"):
-                return ServiceAccount(held.encode(), issuer, url or issuer, http, time.time)
-            return AccessToken(held)
+            if text.startswith("{"):
+                return ServiceAccount(text.encode(), issuer, url or issuer, http, time.time)
+            return AccessToken(text)
         except ValueError as error:
             raise ActionFailed(f"The token cannot be used: {error}.", "Give an access token, or a key file.") from error
 

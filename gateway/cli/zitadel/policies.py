@@ -50,8 +50,8 @@ async def apply_policies(ask: Ask) -> list[tuple[str, str]]:
 
     A policy is replaced as a whole, so what is there is read first and goes back with the changes.
     """
-    told = []
-    for what, path, member, wanted in (
+    outcomes = []
+    for label, path, member, wanted in (
         ("login policy: forced second factor, shorter checks", "policies/login", "policy", _login),
         ("lockout", "policies/lockout", "policy", _lockout),
         ("password complexity", "policies/password/complexity", "policy", _complexity),
@@ -59,15 +59,15 @@ async def apply_policies(ask: Ask) -> list[tuple[str, str]]:
         ("token lifetimes", "settings/oidc", "settings", _lifetimes),
     ):
         answer = await ask("GET", f"/admin/v1/{path}", None)
-        found = answer.get(member)
-        held = found if isinstance(found, dict) else {}
-        new = wanted(held)
+        policy = answer.get(member)
+        present = policy if isinstance(policy, dict) else {}
+        new = wanted(present)
         # protojson: what is left out is zero, and numbers may be texts.
-        changed = any(_plain(held.get(key)) != _plain(value) for key, value in new.items())
+        changed = any(_plain(present.get(key)) != _plain(value) for key, value in new.items())
         if changed:
             await ask("PUT", f"/admin/v1/{path}", new)
-        told.append((what, "changed" if changed else "kept"))
-    return told
+        outcomes.append((label, "changed" if changed else "kept"))
+    return outcomes
 
 
 def _plain(value: object) -> str:

@@ -76,7 +76,7 @@ class Chromium:
         self.call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'", url)
 
-    def wait(self, condition: str, what: str = "") -> None:
+    def wait(self, condition: str, label: str = "") -> None:
         """Wait until an expression is true in whatever page is there by then. Raises BrowserFailed."""
         until = time.monotonic() + _WAIT_S
         while time.monotonic() < until:
@@ -84,7 +84,7 @@ class Chromium:
                 if self.run(condition) is True:
                     return
             time.sleep(_POLL_S)
-        raise BrowserFailed(f"waited for {what or condition}, stands at {self.address}: {self.text[:160]!r}")
+        raise BrowserFailed(f"waited for {label or condition}, stands at {self.address}: {self.text[:160]!r}")
 
     def fill(self, name: str, value: str) -> None:
         """Write into the form field of this name."""

@@ -114,10 +114,10 @@ class Person:
 
     def follow(self, page: httpx.Response, path: str) -> httpx.Response:
         """Follow the link to `path` on this page. Raises ValueError when there is none."""
-        found = re.search(rf'href="({re.escape(path)}[^"]*)"', page.text)
-        if found is None:
+        link = re.search(rf'href="({re.escape(path)}[^"]*)"', page.text)
+        if link is None:
             raise ValueError(f"no link to {path}")
-        return self.open(urljoin(self.visited[-1], html.unescape(found[1])))
+        return self.open(urljoin(self.visited[-1], html.unescape(link[1])))
 
     def send(self, page: httpx.Response, fields: Mapping[str, str], origin: str) -> httpx.Response:
         """Send the form of this page that has this `action`, if any, and whose hidden fields agree with `fields`.

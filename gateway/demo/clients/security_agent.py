@@ -41,10 +41,10 @@ def agent(gateway_port: int, ca: Path, device: DeviceFiles, server: tuple[Path, 
         async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             name = names.pop(writer.get_extra_info("ssl_object"), "")
             with contextlib.suppress(OSError, ssl.SSLError):
-                there, back = await asyncio.open_connection(
+                gateway_writer, back = await asyncio.open_connection(
                     ADDRESS, gateway_port, ssl=outwards, server_hostname=name or None
                 )
-                await asyncio.gather(_copied(reader, back), _copied(there, writer))
+                await asyncio.gather(_copied(reader, back), _copied(gateway_writer, writer))
             writer.close()
 
         listening = await asyncio.start_server(passing, ADDRESS, 0, ssl=inwards)

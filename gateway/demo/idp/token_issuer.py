@@ -129,10 +129,10 @@ class TokenIssuer:
     def issued(self, token: str) -> tuple[str, Issued] | None:
         """What this access token is, and the name it is known by; None unless it is active."""
         name = token if token in self._issued else str(self.own(token).get("jti"))
-        found = self._issued.get(name)
-        if found is None or found.session.ended or found.session.person.subject in self.barred:
+        issued = self._issued.get(name)
+        if issued is None or issued.session.ended or issued.session.person.subject in self.barred:
             return None
-        return (name, found) if found.claims.get("exp", 0) > self._clock() else None
+        return (name, issued) if issued.claims.get("exp", 0) > self._clock() else None
 
     def audience(self, client: str) -> list[str]:
         """Zitadel C3: aud is an array of every client id of the project, and the project id."""
@@ -253,10 +253,10 @@ class TokenIssuer:
         options: Any = {"verify_aud": False, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
         for key in self.keys:
             try:
-                found: dict[str, Any] = jwt.decode(token, key.private.public_key(), ["RS256"], options=options)
+                claims: dict[str, Any] = jwt.decode(token, key.private.public_key(), ["RS256"], options=options)
             except jwt.PyJWTError:
                 continue
-            return found
+            return claims
         return {}
 
     def _claims(self, user: str) -> dict[str, Any]:

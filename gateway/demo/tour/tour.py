@@ -328,10 +328,10 @@ class Tour:
         # The same search must find a request on the staff plane, or it proves nothing.
         self._browser(ECHO).ask(f"/{control}", self._alice)
         time.sleep(_SLACK_S)
-        found, control_found = self.world.traces(canary.encode()), self.world.traces(control.encode())
-        text = f"in {len(found)} files; a staff request in {len(control_found)}"
-        fine = passed == _OK and refused == _UNAUTHENTICATED and not found and bool(control_found)
-        return Seen(", ".join(found) or text, fine)
+        files, control_files = self.world.traces(canary.encode()), self.world.traces(control.encode())
+        text = f"in {len(files)} files; a staff request in {len(control_files)}"
+        fine = passed == _OK and refused == _UNAUTHENTICATED and not files and bool(control_files)
+        return Seen(", ".join(files) or text, fine)
 
     # ---- take away ----
 

@@ -90,10 +90,10 @@ class Actions:
         return {"deletionDate": moment(self._clock())}
 
     def _target(self, call: Call) -> Target:
-        found = self.targets.get(call.path["id"])
-        if found is None:
+        target = self.targets.get(call.path["id"])
+        if target is None:
             raise ApiError(NOT_FOUND, "Errors.Target.NotFound", "COMMAND-k4s7a")
-        return found
+        return target
 
     def _search(self, call: Call) -> dict[str, Any]:
         named = [

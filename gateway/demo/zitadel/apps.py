@@ -140,17 +140,17 @@ class Apps:
         return {"projectRoles": [{"key": role} for role in self.roles[self._project(call)["projectId"]]]}
 
     def _add_role(self, call: Call) -> dict[str, Any]:
-        held = self.roles[self._project(call)["projectId"]]
-        if call.body["roleKey"] in held:
+        roles = self.roles[self._project(call)["projectId"]]
+        if call.body["roleKey"] in roles:
             raise ApiError(EXISTS, "Errors.Project.Role.AlreadyExists", "COMMAND-unique")
-        held.append(call.body["roleKey"])
+        roles.append(call.body["roleKey"])
         return {}
 
     def _project(self, call: Call) -> dict[str, Any]:
-        found = self.projects.get(call.body["projectId"])
-        if found is None:
+        project = self.projects.get(call.body["projectId"])
+        if project is None:
             raise ApiError(NOT_FOUND, "Errors.Project.NotFound", "PROJECT-9ds2f")
-        return found
+        return project
 
     # ---- applications ----
 
@@ -186,10 +186,10 @@ class Apps:
         return {"keyId": app.key.kid, "keyDetails": base64.b64encode(json.dumps(file).encode()).decode()}
 
     def _app(self, call: Call) -> App:
-        found = next((app for app in self.by_client.values() if app.id == call.body["applicationId"]), None)
-        if found is None:
+        wanted = next((app for app in self.by_client.values() if app.id == call.body["applicationId"]), None)
+        if wanted is None:
             raise ApiError(NOT_FOUND, "Errors.Project.App.NotFound", "COMMAND-app0f")
-        return found
+        return wanted
 
     # ---- machine users ----
 
@@ -235,10 +235,10 @@ def _named(call: Call, kind: str, member: str) -> str | None:
 
 def _application(app: App) -> dict[str, Any]:
     # protojson: an enumeration whose number is zero is left out.
-    told = {key: value for key, value in app.settings.items() if value not in _ZERO}
+    settings = {key: value for key, value in app.settings.items() if value not in _ZERO}
     return {
         "applicationId": app.id,
         "projectId": app.project,
         "name": app.name,
-        app.kind: {**told, "clientId": app.client_id},
+        app.kind: {**settings, "clientId": app.client_id},
     }

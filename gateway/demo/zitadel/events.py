@@ -61,7 +61,7 @@ class EventLog:
         since = _seconds(body.get("from") or between.get("since"))
         until = _seconds(between.get("until"), float("inf"))
         kinds, types = body.get("eventTypes") or (), body.get("aggregateTypes") or ()
-        found = [
+        events = [
             event
             for event in self.events
             if round(event.at, 6) > since
@@ -71,7 +71,7 @@ class EventLog:
             and body.get("aggregateId", "") in {"", event.aggregate_id}
             and event.sequence > int(body.get("sequence") or 0)
         ]
-        ordered = found if body.get("asc") else found[::-1]
+        ordered = events if body.get("asc") else events[::-1]
         return without_zero({"events": [_protojson(event) for event in ordered[: int(body.get("limit") or 1_000)]]})
 
 

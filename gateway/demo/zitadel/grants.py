@@ -153,11 +153,11 @@ class Grants:
 
     def ended(self, session: Session) -> list[Grant]:
         """Everything of this session is over; what that was."""
-        found = [grant for grant in self.grants if grant.login.sid == session.id]
-        for grant in found:
+        ended = [grant for grant in self.grants if grant.login.sid == session.id]
+        for grant in ended:
             grant.login.ended, grant.refresh = True, ""
-        self.grants = [grant for grant in self.grants if grant not in found]
-        return found
+        self.grants = [grant for grant in self.grants if grant not in ended]
+        return ended
 
     # ---- revoke, userinfo, end_session ----
 

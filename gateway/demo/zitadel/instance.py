@@ -76,7 +76,7 @@ class Instance:
 
         `secret` replaces the client's own.
         """
-        found = self.apps.by_client[client]
+        app = self.apps.by_client[client]
         settings: dict[str, Any] = {
             "redirectUris": [redirect],
             "postLogoutRedirectUris": [post_logout] if post_logout else [],
@@ -84,9 +84,9 @@ class Instance:
             "accessTokenType": OPAQUE if opaque else JWT,
         }
         self.apps.check(settings)
-        found.settings |= settings
-        found.secret = secret or found.secret
-        return found
+        app.settings |= settings
+        app.secret = secret or app.secret
+        return app
 
     def end_sessions(self, subject: str) -> None:
         """End every session of a user."""
@@ -110,13 +110,13 @@ class Instance:
     def routes(self, breakable: Callable[[str, Handler], Handler]) -> list[Route]:
         """Everything but discovery, keys, token and introspection, which the provider has."""
         parts = (self.sessions, self.users, self.log, self.actions, self.settings, self.apps, self.webkeys, self.pages)
-        found = [endpoint for part in parts for endpoint in part.endpoints()]
+        endpoints = [endpoint for part in parts for endpoint in part.endpoints()]
         return [
             *self.pages.routes(),
             Route("/oauth/v2/revoke", breakable("revoke", self.grants.revoke), methods=["POST"]),
             Route("/oidc/v1/userinfo", breakable("userinfo", self.grants.userinfo), methods=["GET", "POST"]),
             Route("/oidc/v1/end_session", breakable("end_session", self.grants.end_session), methods=["GET", "POST"]),
-            *routes(found, self.apps.holder),
+            *routes(endpoints, self.apps.holder),
         ]
 
     def order(self, action: str, wanted: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -81,19 +81,19 @@ class Sessions:
 
     def live(self, session_id: str) -> Session | None:
         """The session, unless it ended, expired or is unknown."""
-        found = self.by_id.get(session_id)
-        if found is None or found.ended or (found.expires is not None and found.expires <= self._clock()):
+        session = self.by_id.get(session_id)
+        if session is None or session.ended or (session.expires is not None and session.expires <= self._clock()):
             return None
-        return found
+        return session
 
     def proven(self, session_id: str, token: str) -> Session:
         """The session of this token. Raises ApiError."""
-        found = self.live(session_id)
-        if found is None:
+        session = self.live(session_id)
+        if session is None:
             raise ApiError(NOT_FOUND, "Session not found", "QUERY-dd3kd")
-        if not hmac.compare_digest(found.token.encode(), token.encode()):
+        if not hmac.compare_digest(session.token.encode(), token.encode()):
             raise ApiError(FORBIDDEN, "Errors.Session.Token.Invalid", "COMMAND-sGr42")
-        return found
+        return session
 
     def end(self, session: Session, editor: str = "") -> None:
         """Zitadel C11: session.terminated; tokens of it are inactive at once and back-channel logout goes out."""
@@ -134,10 +134,10 @@ class Sessions:
             self._failed(user)
             raise ApiError(INVALID, "Errors.User.Password.Invalid", "COMMAND-3M0fs")
         if "totp" in checks:
-            said = str(checks["totp"]["code"]).encode()
+            code = str(checks["totp"]["code"]).encode()
             now = int(self._clock()) // STEP_S
             # Zitadel takes the code before as well (RFC 6238 section 5.2).
-            good = [step for step in (now, now - 1) if hmac.compare_digest(user.code(step * STEP_S).encode(), said)]
+            good = [step for step in (now, now - 1) if hmac.compare_digest(user.code(step * STEP_S).encode(), code)]
             if not good or good[0] <= user.last_code:
                 raise ApiError(INVALID, "Errors.User.MFA.OTP.InvalidCode", "EVENT-8isk2")
             user.last_code = good[0]
@@ -199,27 +199,31 @@ class Sessions:
 
     def _search(self, call: Call) -> dict[str, Any]:
         """Zitadel C14: there is no "terminate all"; search by userIdQuery and delete each."""
-        found = [session for session in self.by_id.values() if self.live(session.id)]
+        sessions = [session for session in self.by_id.values() if self.live(session.id)]
         for query in call.body.get("queries", ()):
             if "userIdQuery" in query:
                 wanted = query["userIdQuery"]["id"]
-                found = [one for one in found if one.user is not None and one.user.person.subject == wanted]
+                sessions = [
+                    session
+                    for session in sessions
+                    if session.user is not None and session.user.person.subject == wanted
+                ]
             elif "idsQuery" in query:
-                found = [one for one in found if one.id in query["idsQuery"]["ids"]]
+                sessions = [session for session in sessions if session.id in query["idsQuery"]["ids"]]
             else:
                 raise ApiError(UNIMPLEMENTED, f"the emulator cannot search by {', '.join(query)}")
         paging = call.body.get("query", {})
         start, limit = int(paging.get("offset", 0)), int(paging.get("limit", 100))
-        ordered = found if paging.get("asc") else found[::-1]
-        listed = [self._document(one) for one in ordered[start : start + limit]]
-        answer: dict[str, Any] = {"details": {"totalResult": str(len(found)), "timestamp": moment(self._clock())}}
+        ordered = sessions if paging.get("asc") else sessions[::-1]
+        listed = [self._document(session) for session in ordered[start : start + limit]]
+        answer: dict[str, Any] = {"details": {"totalResult": str(len(sessions)), "timestamp": moment(self._clock())}}
         return answer | ({"sessions": listed} if listed else {})
 
     def _session(self, call: Call) -> Session:
-        found = self.live(call.path["id"])
-        if found is None:
+        session = self.live(call.path["id"])
+        if session is None:
             raise ApiError(NOT_FOUND, "Session not found", "QUERY-dd3kd")
-        return found
+        return session
 
     def _details(self, session: Session) -> dict[str, Any]:
         sequence = str(self._log.sequence("session", session.id))

@@ -63,14 +63,14 @@ class Settings:
 
     def endpoints(self) -> list[Endpoint]:
         """Reads of v2, writes of the admin API, and the same for an organisation."""
-        found = [Endpoint("GET", f"/v2/settings/{name}", "any", self._reader(_READ[name])) for name in _READ]
-        found.append(Endpoint("GET", "/v2/settings/security", "read", lambda _: {"settings": dict(self.security)}))
+        endpoints = [Endpoint("GET", f"/v2/settings/{name}", "any", self._reader(_READ[name])) for name in _READ]
+        endpoints.append(Endpoint("GET", "/v2/settings/security", "read", lambda _: {"settings": dict(self.security)}))
         for name in self.policies:
             sides = ("admin", "management") if name != "settings/oidc" else ("admin",)
             for side in sides:
-                found.append(Endpoint("GET", f"/{side}/v1/{name}", "read", self._holder(name)))
-                found.append(Endpoint("PUT", f"/{side}/v1/{name}", "write", self._writer(name)))
-        return found
+                endpoints.append(Endpoint("GET", f"/{side}/v1/{name}", "read", self._holder(name)))
+                endpoints.append(Endpoint("PUT", f"/{side}/v1/{name}", "write", self._writer(name)))
+        return endpoints
 
     def _reader(self, name: str) -> Callable[[Call], dict[str, Any]]:
         def read(_: Call) -> dict[str, Any]:
@@ -91,12 +91,12 @@ class Settings:
             # Zitadel C14: all four are required.
             if name == "settings/oidc" and not all(seconds(new.get(key)) > 0 for key in _LIFETIMES):
                 raise ApiError(INVALID, "Errors.OIDCSettings.Invalid", "COMMAND-d9nlw")
-            held = self.policies[name]
+            present = self.policies[name]
             # A policy is replaced as a whole; what only can be read stays.
-            kept = {key: held[key] for key in ("secondFactors", "multiFactors") if key in held}
-            if without_zero(kept | new) == without_zero({k: v for k, v in held.items() if k != "isDefault"}):
+            read_only = {key: present[key] for key in ("secondFactors", "multiFactors") if key in present}
+            if without_zero(read_only | new) == without_zero({k: v for k, v in present.items() if k != "isDefault"}):
                 raise ApiError(PRECONDITION, "Errors.IAM.NotChanged", "INSTANCE-5M9vdd")
-            self.policies[name] = kept | {
+            self.policies[name] = read_only | {
                 key: str(value) if isinstance(value, int) and not isinstance(value, bool) else value
                 for key, value in new.items()
             }

@@ -102,10 +102,10 @@ class Users:
         ]
 
     def _user(self, subject: str) -> User:
-        found = self.by_id.get(subject)
-        if found is None or found.state == DELETED:
+        user = self.by_id.get(subject)
+        if user is None or user.state == DELETED:
             raise ApiError(NOT_FOUND, "User could not be found", "QUERY-Dfbg2")
-        return found
+        return user
 
     def _details(self, subject: str) -> dict[str, Any]:
         details = {"sequence": str(self._log.sequence("user", subject)), "changeDate": moment(self._clock())}

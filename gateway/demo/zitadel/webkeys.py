@@ -55,7 +55,7 @@ class WebKeys:
         return {}
 
     def _key(self, call: Call) -> Key:
-        found = next((key for key in self._office.keys if key.kid == call.path["id"]), None)
-        if found is None:
+        wanted = next((key for key in self._office.keys if key.kid == call.path["id"]), None)
+        if wanted is None:
             raise ApiError(NOT_FOUND, "Errors.WebKey.NotFound", "COMMAND-teiG3")
-        return found
+        return wanted

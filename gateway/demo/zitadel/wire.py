@@ -94,20 +94,20 @@ def routes(endpoints: Iterable[Endpoint], holder: Callable[[str], Holder | None]
 
 
 def _object(raw: bytes) -> dict[str, Any]:
-    found = json.loads(raw or b"{}")
-    if not isinstance(found, dict):
+    document = json.loads(raw or b"{}")
+    if not isinstance(document, dict):
         raise ApiError(INVALID, "a JSON object is needed")
-    return found
+    return document
 
 
 def _caller(request: Request, holder: Callable[[str], Holder | None], right: str) -> Holder:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    found = holder(token) if scheme.lower() == "bearer" else None
-    if found is None:
+    caller = holder(token) if scheme.lower() == "bearer" else None
+    if caller is None:
         raise ApiError(UNAUTHENTICATED, "Errors.Token.Invalid (AUTH-7fs1e)", "AUTH-7fs1e")
-    if not any(right in RIGHTS.get(role, ()) for role in found.roles):
+    if not any(right in RIGHTS.get(role, ()) for role in caller.roles):
         raise ApiError(FORBIDDEN, "No matching permissions found (AUTH-5mWD2)", "AUTH-5mWD2")
-    return found
+    return caller
 
 
 def error_answer(error: ApiError, *, is_connect: bool) -> Response:

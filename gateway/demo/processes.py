@@ -65,6 +65,10 @@ class Processes:
             time.sleep(0.02)
         raise ProcessFailed(f"{name} did not start in time.\n{self.tail(name)}")
 
+    def named(self, name: str) -> subprocess.Popen[bytes]:
+        """The process of this name that was started last."""
+        return self._running[name]
+
     def check(self, name: str) -> None:
         """Raise `ProcessFailed` when the process has ended."""
         process = self._running[name]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -132,9 +133,9 @@ class World:
         (self.policies / "gateway" / "masking.rego").write_text(MASKING, encoding="utf-8")
         jwks = f"https://{GATEWAY}:{self.port}{paths.JWKS}"
         trust = ["--jwks", jwks, "--ca", str(self.pki.root), "--gateway-address", "127.0.0.1"]
-        self._processes.spawn("provider", ["gateway.demo.idp.provider", "--ca", str(self.pki.root)])
-        self._processes.spawn("directory", ["gateway.demo.services", "directory", *trust])
-        self._processes.spawn("echo", ["gateway.demo.services", "echo"])
+        self._spawn("provider", ["gateway.demo.idp.provider", "--ca", str(self.pki.root)])
+        self._spawn("directory", ["gateway.demo.services", "directory", *trust])
+        self._spawn("echo", ["gateway.demo.services", "echo"])
         started = (self._processes.first_line(name) for name in ("provider", "directory", "echo"))
         self.provider_url, self.directory_url, self.echo_url = started
         client = self._http.get(f"{self.provider_url}/dev/client").raise_for_status().json()
@@ -165,8 +166,8 @@ class World:
             ask_again_s=ASK_AGAIN_S,
         )
         self.config.write_text(text, encoding="utf-8")
-        self._processes.spawn("gateway", ["gateway", "serve", "-c", str(self.config)])
-        self._processes.wait_ready("gateway", self.admin_port)
+        self._spawn("gateway", ["gateway", "serve", "-c", str(self.config)])
+        self._wait_ready()
 
     def stop(self) -> None:
         """End every process, the last one first, and remove the folder. Safe to call again."""
@@ -217,6 +218,13 @@ class World:
         answer = self._http.post(f"{self.provider_url}/dev/{action}", json=wanted).raise_for_status()
         found: dict[str, Any] = answer.json() if answer.content else {}
         return found
+
+    def _spawn(self, name: str, arguments: Sequence[str]) -> None:
+        """Start a process of this world. Worlds of tests change the configuration here, before the gateway reads it."""
+        self._processes.spawn(name, arguments)
+
+    def _wait_ready(self) -> None:
+        self._processes.wait_ready("gateway", self.admin_port)
 
     def tail(self, name: str) -> str:
         """The last lines that a process wrote."""

@@ -51,7 +51,7 @@ def browse(world: World, device: DeviceFiles) -> Iterator[Callable[..., Browser]
 
 
 def supervisor(world: World) -> subprocess.Popen[bytes]:
-    return dict(world._processes)["gateway"]
+    return world._processes.named("gateway")
 
 
 def workers(world: World) -> list[int]:

@@ -106,7 +106,7 @@ class Company(World):
         return machine
 
     def leave(self, machine: Machine) -> None:
-        process = dict(self._processes)[machine.name]
+        process = self._processes.named(machine.name)
         process.terminate()
         process.wait(20)
 

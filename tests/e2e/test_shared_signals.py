@@ -177,12 +177,11 @@ class Pair(World):
         (self.folder / "far.yaml").write_text(text + self._signals(_FAR))
 
     def start_far(self) -> None:
-        self._processes = [one for one in self._processes if one[0] != "far"]
         self._spawn("far", ["gateway", "serve", "-c", str(self.folder / "far.yaml")])
         until(self._far_is_ready, 30)
 
     def stop_far(self) -> None:
-        process: subprocess.Popen[bytes] = dict(self._processes)["far"]
+        process: subprocess.Popen[bytes] = self._processes.named("far")
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 

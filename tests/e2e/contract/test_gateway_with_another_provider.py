@@ -69,7 +69,7 @@ class OtherWorld(World):
     def serve(self, provider: Panva) -> None:
         shutil.copytree(POLICIES, self.policies, ignore=shutil.ignore_patterns("cases", ".*", "OPA_VERSION"))
         self._spawn("echo", ["gateway.demo.services", "echo"])
-        self.echo_url = self._url("echo")
+        self.echo_url = self._processes.first_line("echo")
         (self.folder / "secrets").mkdir(mode=0o700)
         for name, secret in (("api", provider.api_secret), ("login", provider.secret)):
             write_file(self.folder / "secrets" / name, secret.encode(), 0o600)

@@ -1,4 +1,4 @@
-"""The record: one JSON line for each decision on the staff plane.
+"""Decision log (the record): one JSON line for each decision on the staff plane.
 
 Law: a line never holds a body, a credential, a cookie or a query value, and an event of a zero-log
 route cannot even be made.

@@ -1,8 +1,8 @@
-"""The gateway's own operational log: JSON on stderr, or coloured lines at a terminal.
+"""Operational log (structlog): JSON on stderr, or coloured lines at a terminal.
 
-It speaks of the gateway (started, reloaded, a worker died), never of a request: of a bug that one runs into, the kind
-of error and the place. Law: secrets are cut out by name and by shape; and of a library outside this house only the
-place is kept, because its words may hold an address, a URL or a token.
+Its subject is the gateway (started, reloaded, a worker died), never a request. A bug is logged by its kind of error
+and its place. Law: secrets are cut out by name and by shape; of a third-party library only the place is logged, because
+its message may hold an address, a URL or a token.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The login pattern: how much more a sign-in looks like somebody else than like this person. Pure functions over JSON.
+"""Login pattern: how much more a login looks like somebody else than like this person. Pure functions over JSON.
 
 An additive log-likelihood ratio, each person backed off to everybody (after Freeman et al., NDSS 2016, without its
 known traps). For each trait of a sign-in:
@@ -78,7 +78,7 @@ MEASURED: Mapping[str, Trait] = {
 
 
 class LoginPatternModel:
-    """Meets `risk_terms.LoginPattern`. `program` overrides what the User-Agent says, where that is known better."""
+    """Meets `scoring.LoginPattern`. `program` overrides what the User-Agent says, where that is known better."""
 
     def score(
         self,

@@ -1,4 +1,4 @@
-"""What the risk assessor remembers, shared by every worker: small JSON documents, written by compare-and-set.
+"""Risk memory, shared by every worker: small JSON documents, written by compare-and-set.
 
 Collections: `risk_session` (one for each session), `risk_profile` (for each person), `risk_population` (for each client
 network, and one for everybody). What another version wrote in another format counts as nothing. Raises StoreDown.

@@ -1,4 +1,4 @@
-"""Terms of risk: how a request is put before the signals, and how what they say becomes a score. Pure functions."""
+"""Risk scoring: a request becomes an observation, and the terms of signals become a score. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a User-Agent says of the program that sends it: browser, version, operating system, kind of device.
+"""User-Agent parsing (RFC 9110 section 10.1.5): browser, version, operating system, kind of device.
 
 Only what the risk of a sign-in compares: families, not models. Browsers have frozen what they say of the operating
 system's version (RFC 9110 section 10.1.5 leaves it to them), so it is not looked at.

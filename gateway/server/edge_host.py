@@ -1,4 +1,4 @@
-"""Edge host: what all connections of one worker share, the generation that serves, limits, counts, buffers, the end.
+"""Edge host: what all connections of one worker share: the generation that serves, limits, counts, draining.
 
 A reload swaps the generation; requests under way end under the one that judged them.
 """

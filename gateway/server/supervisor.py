@@ -1,4 +1,4 @@
-"""The supervisor: starts the workers, starts dead ones again, reloads, drains."""
+"""Supervisor: starts the workers, replaces those that end or hang, reloads, drains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HUNG_S = 15.0
 _START_S = 60.0
 _START_RETRY_S = 1.0
 _RESTART_PAUSE_S = 0.05
-_KEEP_EVERY_S = 10.0
+_HOUSEKEEPING_S = 10.0
 
 
 class WorkerProcess:
@@ -42,9 +42,9 @@ class WorkerProcess:
         self.generation = 0
         self._pipe = pipe
         self._rest = b""
-        asyncio.get_running_loop().add_reader(pipe, self._hear)
+        asyncio.get_running_loop().add_reader(pipe, self._read)
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         try:
             data = os.read(self._pipe, 65_536)
         except BlockingIOError:
@@ -52,13 +52,13 @@ class WorkerProcess:
         except OSError:
             data = b""
         if not data:
-            self.deaf()
+            self.close_pipe()
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._note(json.loads(line))
+            self._handle(json.loads(line))
 
-    def _note(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         self.beat_at = time.monotonic()
         kind = message["kind"]
         if kind in {"ready", "reloaded"}:
@@ -70,8 +70,8 @@ class WorkerProcess:
             self.error = message.get("error", "")
             self.generation += 1
 
-    def deaf(self) -> None:
-        """Stop listening to a worker that has ended."""
+    def close_pipe(self) -> None:
+        """Stop reading from a worker that has ended."""
         if self._pipe >= 0:
             asyncio.get_running_loop().remove_reader(self._pipe)
             os.close(self._pipe)
@@ -122,8 +122,8 @@ class Supervisor:
         worker = self.workers[number] = WorkerProcess(number, process, read_end)
         return worker
 
-    async def keep(self, number: int) -> None:
-        """For ever: start a worker, wait for its end, start the next one at once."""
+    async def run_worker(self, number: int) -> None:
+        """For ever: start a worker, wait for its end, start the next one."""
         while not self.stopping.is_set():
             try:
                 worker = await self.start_worker(number)
@@ -133,10 +133,10 @@ class Supervisor:
                 await asyncio.sleep(_START_RETRY_S)
                 continue
             started = time.monotonic()
-            watchdog = asyncio.ensure_future(self._watch(worker))
+            watchdog = asyncio.ensure_future(self._watch_heartbeat(worker))
             code = await worker.process.wait()
             watchdog.cancel()
-            worker.deaf()
+            worker.close_pipe()
             self.metrics.mark_dead(worker.process.pid)
             if self.stopping.is_set():
                 return
@@ -144,7 +144,7 @@ class Supervisor:
             self._log.error("worker_ended", worker=number, code=code, error=worker.error)
             await asyncio.sleep(_RESTART_PAUSE_S if time.monotonic() - started > 1 else 1.0)
 
-    async def _watch(self, worker: WorkerProcess) -> None:
+    async def _watch_heartbeat(self, worker: WorkerProcess) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(worker.ready.wait(), _START_S)
         while time.monotonic() - worker.beat_at < _HUNG_S:  # noqa: ASYNC110  (the time of the last beat is what counts)
@@ -181,13 +181,13 @@ class Supervisor:
         return refused
 
     def task_ended(self, task: asyncio.Task[None]) -> None:
-        """Hear of a task that should run for ever: without it nothing is reloaded or started again."""
+        """A task that should run for ever has ended: without it nothing is reloaded or started again."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self.is_broken = True
             self._log.error("supervisor_failed", error=type(error).__name__)
 
-    def say_serving(self, admin_port: int) -> None:
-        """Tell the operator that it is up, and where."""
+    def log_serving(self, admin_port: int) -> None:
+        """Log that it serves, and where."""
         config = self.config
         self._log.info(
             "serving",
@@ -198,8 +198,8 @@ class Supervisor:
             policy=self.policy,
         )
 
-    def say_stopping(self) -> None:
-        """Tell the operator that requests under way get their time, and no others."""
+    def log_stopping(self) -> None:
+        """Log that requests under way get their time, and new ones are refused."""
         self._log.info("stopping", drain_s=self.config.listen.drain_s)
 
     @property
@@ -234,64 +234,64 @@ async def _serve(config_path: Path, config: Config, announce: Callable[[Supervis
         metrics = Metrics(edge="mitm")
         supervisor = Supervisor(config_path, config, metrics, Path(folder))
         admin = AdminListener(config_path, config)
-        keeper = await Housekeeping.open(config)
+        housekeeping = await Housekeeping.open(config)
         loop = asyncio.get_running_loop()
-        done, hup = asyncio.Event(), asyncio.Event()
+        stop, hangup = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, done.set)
-        loop.add_signal_handler(signal.SIGHUP, hup.set)
-        keeps = [asyncio.ensure_future(supervisor.keep(number)) for number in range(config.listen.workers)]
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        runners = [asyncio.ensure_future(supervisor.run_worker(number)) for number in range(config.listen.workers)]
         admin.start(
             metrics=metrics.render,
-            ready=lambda: supervisor.is_ready and keeper.is_healthy,
+            ready=lambda: supervisor.is_ready and housekeeping.is_healthy,
             policy=lambda: supervisor.policy,
         )
         tasks = [
-            asyncio.ensure_future(reload_on_change(supervisor, hup)),
-            asyncio.ensure_future(_keep_crl(keeper, supervisor)),
+            asyncio.ensure_future(reload_on_change(supervisor, hangup)),
+            asyncio.ensure_future(_refresh_crl(housekeeping, supervisor)),
         ]
-        for task in (*tasks, *keeps):
+        for task in (*tasks, *runners):
             task.add_done_callback(supervisor.task_ended)
-            task.add_done_callback(lambda _: done.set())
+            task.add_done_callback(lambda _: stop.set())
         try:
-            failed = await _first_start(supervisor, done)
+            failed = await _first_start(supervisor, stop)
             if failed:
                 print(f"The gateway cannot serve: {failed}", file=sys.stderr)  # noqa: T201
                 return 1
-            supervisor.say_serving(admin.port)
+            supervisor.log_serving(admin.port)
             if announce is not None:
                 announce(supervisor, admin.port)
-            await done.wait()
-            supervisor.say_stopping()
+            await stop.wait()
+            supervisor.log_stopping()
             return int(supervisor.is_broken)
         finally:
             await supervisor.stop()
-            for task in (*tasks, *keeps):
+            for task in (*tasks, *runners):
                 task.cancel()
             admin.stop()
-            await keeper.close()
+            await housekeeping.close()
 
 
-async def _first_start(supervisor: Supervisor, done: asyncio.Event) -> str:
+async def _first_start(supervisor: Supervisor, stop: asyncio.Event) -> str:
     """Wait until every worker serves; the reason when one cannot."""
     until = time.monotonic() + _START_S
-    while not done.is_set() and time.monotonic() < until:
+    while not stop.is_set() and time.monotonic() < until:
         if len(supervisor.workers) == supervisor.config.listen.workers and supervisor.is_ready:
             return ""
         error = next((worker.error for worker in supervisor.workers.values() if worker.error), "")
         if error:
             return error
         await asyncio.sleep(0.01)
-    return "" if done.is_set() else "the workers did not start in time"
+    return "" if stop.is_set() else "the workers did not start in time"
 
 
-async def _keep_crl(keeper: Housekeeping, supervisor: Supervisor) -> None:
+async def _refresh_crl(housekeeping: Housekeeping, supervisor: Supervisor) -> None:
     while True:
         with contextlib.suppress(OSError):
-            await keeper.refresh_crl()
+            await housekeeping.refresh_crl()
             if (crl := supervisor.config.devices.crl_file) is not None:
                 supervisor.metrics.crl_age(time.time() - crl.stat().st_mtime)
-        await asyncio.sleep(_KEEP_EVERY_S)
+        await asyncio.sleep(_HOUSEKEEPING_S)
 
 
 def serve(config_path: Path, announce: Callable[[Supervisor, int], None] | None = None) -> int:

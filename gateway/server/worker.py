@@ -1,7 +1,7 @@
-"""One worker: a process with its own listening socket on the shared port, a gateway generation and many connections.
+"""Worker process: its own listening socket on the shared port, one generation, many connections.
 
-The supervisor talks to it by signals (SIGHUP reload, SIGTERM drain) and hears of it through one pipe: a line for each
-event, and a heartbeat. A worker that stops beating (a callback that never ends) is killed and replaced.
+The supervisor talks to it by signals (SIGHUP reload, SIGTERM drain) and reads one pipe: a line of JSON for each event,
+and a heartbeat. A worker that stops beating (a callback that never ends) is killed and replaced.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _BACKLOG = 1024
 
 
 class SupervisorChannel:
-    """The worker's line to its supervisor."""
+    """The worker's end of the pipe to its supervisor."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def say(self, kind: str, **facts: Any) -> None:
+    def send(self, kind: str, **facts: Any) -> None:
         """One line of JSON. A supervisor that is gone ends the worker."""
         try:
             os.write(self._fd, json.dumps({"kind": kind, **facts}).encode() + b"\n")
@@ -50,8 +50,8 @@ class SupervisorChannel:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def beat(self) -> None:
-        """Say that the loop lives."""
-        self.say("beat")
+        """Send that the loop lives."""
+        self.send("beat")
 
 
 async def _main(config_path: Path, port: int, pipe: SupervisorChannel) -> None:
@@ -69,7 +69,7 @@ async def _main(config_path: Path, port: int, pipe: SupervisorChannel) -> None:
     watch = ContinuousEvaluation(edge, shared.store)
 
     def ended(task: asyncio.Task[None]) -> None:
-        """What must go on for ever ended: this worker cannot do its work, another one takes its place."""
+        """A task that should run for ever has ended: this worker drains, and another one takes its place."""
         if not task.cancelled() and (error := task.exception()) is not None:
             edge.crashed(error)
             stop.set()
@@ -82,7 +82,7 @@ async def _main(config_path: Path, port: int, pipe: SupervisorChannel) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    pipe.say("ready", policy=edge.generation.policy_version)
+    pipe.send("ready", policy=edge.generation.policy_version)
     await stop.wait()
     server.close()
     await edge.drain()
@@ -107,11 +107,11 @@ async def _reloads(
             generation = await Generation.build(load(config_path), shared)
         except Exception as error:  # noqa: BLE001  (the old generation serves on, whatever is wrong with the new one)
             edge.metrics.reloaded("refused")
-            pipe.say("refused", error=str(error)[:2000])
+            pipe.send("refused", error=str(error)[:2000])
             continue
         await edge.swap(generation)
         edge.metrics.reloaded("ok")
-        pipe.say("reloaded", policy=generation.policy_version)
+        pipe.send("reloaded", policy=generation.policy_version)
         await watch.reevaluate_all()
 
 
@@ -135,8 +135,8 @@ def main() -> None:
     pipe = SupervisorChannel(arguments.pipe)
     try:
         uvloop.run(_main(arguments.config, arguments.port, pipe))
-    except Exception as error:  # noqa: BLE001  (said to the supervisor, which decides)
-        pipe.say("failed", error=f"{type(error).__name__}: {error}"[:2000])
+    except Exception as error:  # noqa: BLE001  (sent to the supervisor, which decides)
+        pipe.send("failed", error=f"{type(error).__name__}: {error}"[:2000])
         sys.exit(1)
 
 

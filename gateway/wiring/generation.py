@@ -1,4 +1,4 @@
-"""One generation: everything that one version of the configuration brings to life, built whole or not at all."""
+"""Generation: everything that one version of the configuration brings to life, built whole or not at all."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def policy_engine(config: Config) -> PolicyEngine:
 
 
 def device_verifier(config: Config, store: Store) -> DeviceVerifier:
-    """The judge of device certificates; without a device CA nobody has a device."""
+    """The verifier of device certificates; without a device CA nobody has a device."""
     devices = config.devices
     if devices.ca is None or devices.crl_file is None:
         return _NoDevices()

@@ -65,7 +65,7 @@ class People:
     _reconcilers: Sequence[tuple[Reconciler, float]] = field(default=(), repr=False)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
-        """The loops that cover what pushes lose."""
+        """The loops that reconcile what pushes lose."""
         loops = [reconciler.run(_report, interval_s) for reconciler, interval_s in self._reconcilers]
         return [*loops, self.reactions.run()]
 
@@ -178,7 +178,7 @@ def _parties(config: Config, known: Sequence[KnownIssuer]) -> list[RelyingParty]
 def _endings(
     known: Sequence[KnownIssuer], logins: LoginSessions, shared: ProcessResources
 ) -> tuple[dict[str, LogoutReceiver], dict[str, HookReceiver], list[tuple[Reconciler, float]]]:
-    """How each issuer tells us that somebody is signed out: back-channel logout, webhooks, and a loop that looks."""
+    """What ends the sessions of each issuer: back-channel logout, webhooks, reconciliation."""
     logouts, hooks, reconcilers = {}, {}, []
     for issuer in known:
         config, documents = issuer.config, shared.documents

@@ -1,4 +1,4 @@
-"""The configured issuers, each with its keys, its introspection and the ways to ask it."""
+"""The configured issuers, each with its keys, its introspection and its APIs."""
 
 from __future__ import annotations
 

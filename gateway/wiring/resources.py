@@ -1,4 +1,4 @@
-"""What outlives a configuration: state, record, metrics, signing keys; and what the supervisor keeps current."""
+"""Process resources, which outlive a configuration: state, record, metrics, signing keys; and housekeeping."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ async def open_state(config: Config) -> State:
     config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = read_or_make_master_key(config.state / MASTER_KEY)
     if config.store.kind == "redis":
-        return State(*await open_redis(config.store, key, config.state, on_grace=_tell_of_grace))
+        return State(*await open_redis(config.store, key, config.state, on_grace=_log_grace))
     store = SqliteStore(config.state / STORE, key)
     return State(store, SqliteDocuments(store))
 
 
-def _tell_of_grace(is_used: bool) -> None:
+def _log_grace(is_used: bool) -> None:
     if is_used:
         log.get("store").warning("grace_begins")
     else:
@@ -96,7 +96,7 @@ def enrolment_of(config: Config, store: Store) -> Enrolment | None:
 
 
 class Housekeeping:
-    """What the supervisor looks after: the store answers, the CRL is made anew before it goes stale."""
+    """The supervisor's periodic work: ping the store, renew the CRL before it goes stale."""
 
     def __init__(self, config: Config, store: Store) -> None:
         self._store = store
@@ -106,12 +106,12 @@ class Housekeeping:
     @classmethod
     async def open(cls, config: Config) -> Housekeeping:
         """Open the store and make the CRL current, or raise."""
-        keeper = cls(config, (await open_state(config)).store)
-        await keeper.refresh_crl()
-        return keeper
+        housekeeping = cls(config, (await open_state(config)).store)
+        await housekeeping.refresh_crl()
+        return housekeeping
 
     async def refresh_crl(self) -> None:
-        """Make a new CRL when it is due, and look whether the store answers."""
+        """Renew the CRL when it is due, and ping the store."""
         try:
             await self._store.ping()
             if self._enrolment is not None:

@@ -30,12 +30,8 @@ def test_every_law_names_a_test_that_is_there() -> None:
         for file, function in named:
             path = ROOT / "tests" / f"{file}.py"
             assert path.is_file(), f"law {number}: no {path}"
-            functions = {node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if _is_test(node)}
+            functions = set(re.findall(r"^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
             assert function in functions if function else functions, f"law {number}: no {function} in {file}"
-
-
-def _is_test(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
 
 
 def test_an_edge_decides_nothing_it_sees_no_part_that_does() -> None:

@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from gateway.core.subject import Device, Identity, Role, Session
 PEER = Peer("192.0.2.7", 1, ja4="t13d1516h2_8daaf6152771_b186095e22b6", sni="staff.example")
 
 
-def facts(**changes):
+def facts(**changes: Any) -> Any:
     values = {
         "method": "GET",
         "host": "staff.example",
@@ -31,7 +32,7 @@ def facts(**changes):
     return RequestFacts(**{**values, **changes})
 
 
-def event(**changes):
+def event(**changes: Any) -> Any:
     values = {
         "ts": 1_700_000_000.5,
         "decision_id": "d1",
@@ -53,7 +54,7 @@ def event(**changes):
     return decision_event(**{**values, **changes})
 
 
-def test_an_event_says_who_did_what_and_how_it_was_judged():
+def test_an_event_says_who_did_what_and_how_it_was_judged() -> None:
     made = event()
     assert made.pop("pid") == os.getpid()
     assert made == {
@@ -86,23 +87,23 @@ def test_an_event_says_who_did_what_and_how_it_was_judged():
     }
 
 
-def test_an_event_holds_no_credential_cookie_or_query_value():
+def test_an_event_holds_no_credential_cookie_or_query_value() -> None:
     assert "canary" not in json.dumps(event())
 
 
-def test_an_unreadable_request_is_recorded_with_its_peer():
+def test_an_unreadable_request_is_recorded_with_its_peer() -> None:
     made = event(facts=None, route=None, device=None, identity=None, session=None, detail="query", effect="deny")
     assert (made["host"], made["client_ip"], made["detail"]) == ("staff.example", "192.0.2.7", "query")
     assert "subject" not in made
     assert made["service"] is None
 
 
-def test_a_zero_log_route_cannot_be_recorded():
+def test_a_zero_log_route_cannot_be_recorded() -> None:
     with pytest.raises(ValueError, match="zero-log"):
         event(route=Route("clinic", "user.example", plane="user"))
 
 
-def test_the_longest_event_fits_in_a_line(tmp_path):
+def test_the_longest_event_fits_in_a_line(tmp_path: Any) -> None:
     long = "\u20ac" * 5000
     made = event(
         facts=facts(path="/" + "%E2" * 3000, host="h" * 253),
@@ -116,7 +117,7 @@ def test_the_longest_event_fits_in_a_line(tmp_path):
     assert (tmp_path / "r").stat().st_size <= LINE_LIMIT_BYTES
 
 
-def test_a_line_is_one_json_object_and_cannot_be_broken_from_inside(tmp_path):
+def test_a_line_is_one_json_object_and_cannot_be_broken_from_inside(tmp_path: Any) -> None:
     recorder = FileRecorder(tmp_path / "deep" / "r.jsonl")
     nasty = 'a\n{"effect":"allow"}\r\u2028\u0085\x00\ud800'
     recorder.record({"path": nasty})
@@ -127,14 +128,14 @@ def test_a_line_is_one_json_object_and_cannot_be_broken_from_inside(tmp_path):
     assert lines[-1] == b""
 
 
-def test_the_file_is_readable_by_its_owner_alone_even_when_it_was_there_before(tmp_path):
+def test_the_file_is_readable_by_its_owner_alone_even_when_it_was_there_before(tmp_path: Any) -> None:
     path = tmp_path / "r"
     path.touch(0o644)
     FileRecorder(path).close()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_rotated_file_is_left_and_a_new_one_begun(tmp_path):
+def test_a_rotated_file_is_left_and_a_new_one_begun(tmp_path: Any) -> None:
     path = tmp_path / "r"
     recorder = FileRecorder(path)
     recorder.record({"n": 1})
@@ -147,7 +148,7 @@ def test_a_rotated_file_is_left_and_a_new_one_begun(tmp_path):
     assert path.read_text() == '{"n":3}\n'
 
 
-def test_a_full_disk_raises():
+def test_a_full_disk_raises() -> None:
     recorder = FileRecorder.__new__(FileRecorder)
     recorder._fd, recorder._torn = os.open("/dev/full", os.O_WRONLY), False
     with pytest.raises(OSError, match="No space left"):
@@ -155,7 +156,7 @@ def test_a_full_disk_raises():
     recorder.close()
 
 
-def test_a_line_that_was_cut_off_raises_and_the_next_one_stands_alone(tmp_path, monkeypatch):
+def test_a_line_that_was_cut_off_raises_and_the_next_one_stands_alone(tmp_path: Any, monkeypatch: Any) -> None:
     path = tmp_path / "r"
     recorder = FileRecorder(path)
     write = os.write
@@ -168,7 +169,7 @@ def test_a_line_that_was_cut_off_raises_and_the_next_one_stands_alone(tmp_path, 
     assert path.read_text() == '{"n"\n{"n":2}\n'
 
 
-def test_a_line_that_is_too_long_raises_and_writes_nothing(tmp_path):
+def test_a_line_that_is_too_long_raises_and_writes_nothing(tmp_path: Any) -> None:
     recorder = FileRecorder(tmp_path / "r")
     with pytest.raises(OSError, match="too long"):
         recorder.record({"x": "y" * LINE_LIMIT_BYTES})
@@ -176,7 +177,7 @@ def test_a_line_that_is_too_long_raises_and_writes_nothing(tmp_path):
     assert (tmp_path / "r").read_bytes() == b""
 
 
-def test_a_closed_recorder_raises(tmp_path):
+def test_a_closed_recorder_raises(tmp_path: Any) -> None:
     recorder = FileRecorder(tmp_path / "r")
     recorder.close()
     recorder.close()
@@ -184,14 +185,14 @@ def test_a_closed_recorder_raises(tmp_path):
         recorder.record({"n": 1})
 
 
-def _write_many(path, name):
+def _write_many(path: Any, name: Any) -> None:
     recorder = FileRecorder(path)
     for number in range(300):
         recorder.record({"who": name, "n": number, "pad": "p" * 3000})
     os.kill(os.getpid(), 9)
 
 
-def test_lines_of_several_processes_do_not_mix_and_outlive_their_kill(tmp_path):
+def test_lines_of_several_processes_do_not_mix_and_outlive_their_kill(tmp_path: Any) -> None:
     path = tmp_path / "r"
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_many, args=(path, name)) for name in "abc"]
@@ -205,7 +206,7 @@ def test_lines_of_several_processes_do_not_mix_and_outlive_their_kill(tmp_path):
     assert sorted((line["who"], line["n"]) for line in found) == [(who, n) for who in "abc" for n in range(300)]
 
 
-def test_an_event_is_made_and_written_quickly(tmp_path):
+def test_an_event_is_made_and_written_quickly(tmp_path: Any) -> None:
     recorder = FileRecorder(tmp_path / "r")
     best = float("inf")
     for _ in range(5):

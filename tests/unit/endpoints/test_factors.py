@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -28,15 +28,17 @@ from tests.support.login_world import HOST, LAPTOP, WIKI, Browser, origin
 from tests.support.step_up_world import FACTORS_PAGE, OWN, STEP_UP_PAGE, Person, StepUpWorld
 
 
-def pages(name, facts, model, *, status=200, code="local"):
+def pages(name: Any, facts: Any, model: Any, *, status: Any = 200, code: Any = "local") -> Any:
     headers = (("content-type", "text/html"), ("x-gateway-reason", code))
     return Reply(status, headers, json.dumps([name, model]).encode(), code)
 
 
 class Site:
-    def __init__(self, world, attempts=None):
-        self.world, self.notes, self.told = world, [], []
-        shared = {"host": HOST, "login": world.login, "pages": pages, "limiter": browser_limiter()}
+    def __init__(self, world: Any, attempts: Any = None) -> None:
+        self.world = world
+        self.notes: list[Any] = []
+        self.told: list[Any] = []
+        shared: dict[str, Any] = {"host": HOST, "login": world.login, "pages": pages, "limiter": browser_limiter()}
         login = LoginEndpoints(tickets=world.handover, note=self.notes.append, **shared)
         account = AccountEndpoints(origin=origin(HOST), sessions=world.own, **shared)
         factors = FactorEndpoints(
@@ -47,32 +49,32 @@ class Site:
         )
         self.router = Router([*login.endpoints(), *account.endpoints(), *factors.endpoints()])
 
-    async def tell(self, event):
+    async def tell(self, event: Any) -> None:
         self.told.append((event.kind, event.about.subject, dict(event.details)))
 
-    async def ask(self, browser, url, body=b"", **request):
+    async def ask(self, browser: Any, url: Any, body: Any = b"", **request: Any) -> Any:
         facts = browser.facts(url, **request)
         reply = await self.router.answer(facts, browser.device, body)
         if isinstance(reply, Reply):
             browser.keep(facts.host, tuple(value for name, value in reply.headers if name == "set-cookie"))
         return reply
 
-    async def post(self, browser, url, **form):
+    async def post(self, browser: Any, url: Any, **form: Any) -> Any:
         return await self.ask(browser, url, urlencode(form).encode(), method="POST", **OWN)
 
 
-def header(reply, name):
+def header(reply: Any, name: Any) -> Any:
     return next((value for key, value in reply.headers if key == name), None)
 
 
-def model(reply, name):
+def model(reply: Any, name: Any) -> Any:
     found = json.loads(reply.body)
     assert found[0] == name
     return found[1]
 
 
 @pytest.fixture
-async def world(tmp_path):
+async def world(tmp_path: Any) -> Any:
     made = StepUpWorld(tmp_path)
     made.provider.claims = {"amr": ["pwd"]}
     yield made
@@ -80,29 +82,29 @@ async def world(tmp_path):
 
 
 @pytest.fixture
-def site(world):
+def site(world: Any) -> Any:
     return Site(world)
 
 
 @pytest.fixture
-async def browser(site):
+async def browser(site: Any) -> Any:
     made = Browser(LAPTOP)
     await sign_in(site, made)
     return made
 
 
 @pytest.fixture
-def person(world, browser):
+def person(world: Any, browser: Any) -> Any:
     return Person(world, browser)
 
 
-async def sign_in(site, browser):
+async def sign_in(site: Any, browser: Any) -> Any:
     start = await site.world.leave(browser, f"https://{WIKI}/page")
     there = header(await site.ask(browser, start), "location")
     return await site.ask(browser, header(await site.ask(browser, site.world.provider.authorize(there)), "location"))
 
 
-async def enrol(site, person, kind, held=""):
+async def enrol(site: Any, person: Any, kind: Any, held: Any = "") -> Any:
     """Add a factor by the page, as a person does: the answer to the last form."""
     browser = person.browser
     shown = model(await site.ask(browser, FACTORS_PAGE + (f"?held={held}" if held else "")), "factors")
@@ -115,7 +117,7 @@ async def enrol(site, person, kind, held=""):
     return reply
 
 
-async def prove(site, person, url):
+async def prove(site: Any, person: Any, url: Any) -> Any:
     shown = model(await site.ask(person.browser, url), "step_up")
     challenge = shown["challenge"]
     form = {"csrf": shown["csrf"], "held": shown["held"], "kind": challenge["kind"], "step": challenge["step"]}
@@ -125,7 +127,7 @@ async def prove(site, person, url):
 
 
 @pytest.mark.parametrize("kind", ["totp", "webauthn"])
-async def test_from_no_factor_at_all_to_a_form_that_goes_on(site, person, kind):
+async def test_from_no_factor_at_all_to_a_form_that_goes_on(site: Any, person: Any, kind: Any) -> None:
     browser = person.browser
     sent = {"method": "POST", "origin": origin(WIKI), "sec_fetch_site": "same-origin"}
     where = await site.world.demand(browser, body=b"a=1", **sent)
@@ -140,7 +142,7 @@ async def test_from_no_factor_at_all_to_a_form_that_goes_on(site, person, kind):
     assert (await site.world.ask(browser)).elevated_until == site.world.clock() - 30 + 900
 
 
-async def test_a_proof_leads_back_with_new_cookies(site, person):
+async def test_a_proof_leads_back_with_new_cookies(site: Any, person: Any) -> None:
     await enrol(site, person, "webauthn")
     before = dict(person.browser.jars[HOST])
     reply = await prove(site, person, await site.world.demand(person.browser))
@@ -155,7 +157,7 @@ async def test_a_proof_leads_back_with_new_cookies(site, person):
     assert (kind, subject, said["current_level"]) == ("assurance-level-change", "ada", "webauthn")
 
 
-async def test_a_wrong_answer_is_the_page_again_with_its_status(site, person):
+async def test_a_wrong_answer_is_the_page_again_with_its_status(site: Any, person: Any) -> None:
     await enrol(site, person, "totp")
     shown = model(await site.ask(person.browser, await site.world.demand(person.browser)), "step_up")
     found = []
@@ -171,7 +173,7 @@ async def test_a_wrong_answer_is_the_page_again_with_its_status(site, person):
     assert "000000" not in json.dumps(site.notes)
 
 
-async def test_a_service_that_leaves_no_trace_leaves_none_here(site, person):
+async def test_a_service_that_leaves_no_trace_leaves_none_here(site: Any, person: Any) -> None:
     await enrol(site, person, "totp")
     before = list(site.notes)
     where = await site.world.demand(person.browser, route=Route("shop", WIKI, plane="user"))
@@ -182,7 +184,7 @@ async def test_a_service_that_leaves_no_trace_leaves_none_here(site, person):
     assert site.notes == before
 
 
-async def test_whoever_is_not_signed_in_is_sent_to_sign_in(site, person):
+async def test_whoever_is_not_signed_in_is_sent_to_sign_in(site: Any, person: Any) -> None:
     where = await site.world.demand(person.browser)
     reply = await site.ask(Browser(LAPTOP), where)
     assert (reply.status, header(reply, "location")) == (302, where.replace("step-up", "login"))
@@ -192,7 +194,7 @@ async def test_whoever_is_not_signed_in_is_sent_to_sign_in(site, person):
     assert (reply.status, header(reply, "location")) == (401, None)
 
 
-async def test_a_first_factor_long_after_the_sign_in_leads_to_a_new_one_and_back(site, person):
+async def test_a_first_factor_long_after_the_sign_in_leads_to_a_new_one_and_back(site: Any, person: Any) -> None:
     browser = person.browser
     site.world.clock.pass_(301)
     shown = model(await site.ask(browser, FACTORS_PAGE), "factors")
@@ -206,7 +208,7 @@ async def test_a_first_factor_long_after_the_sign_in_leads_to_a_new_one_and_back
     assert [note["event"] for note in site.notes] == ["login_ok", "login_ok", "factor_added"]
 
 
-async def test_recovery_codes_are_shown_once(site, person):
+async def test_recovery_codes_are_shown_once(site: Any, person: Any) -> None:
     await enrol(site, person, "totp")
     assert (await enrol(site, person, "recovery")).status == 302
     assert len(person.codes) == 10
@@ -218,7 +220,7 @@ async def test_recovery_codes_are_shown_once(site, person):
     assert model(await site.ask(person.browser, FACTORS_PAGE), "factors")["factors"][1]["about"] == {"left": 9}
 
 
-async def test_a_factor_is_removed_after_a_confirmation(site, person):
+async def test_a_factor_is_removed_after_a_confirmation(site: Any, person: Any) -> None:
     browser = person.browser
     await enrol(site, person, "totp")
     site.world.clock.pass_(301)
@@ -244,7 +246,7 @@ async def test_a_factor_is_removed_after_a_confirmation(site, person):
     assert changes == [("credential-change", "app", "create"), ("credential-change", "app", "delete")]
 
 
-async def test_a_form_of_another_site_changes_nothing(site, person):
+async def test_a_form_of_another_site_changes_nothing(site: Any, person: Any) -> None:
     shown = model(await site.ask(person.browser, FACTORS_PAGE), "factors")
     body = urlencode({"csrf": shown["csrf"], "action": "begin", "kind": "totp"}).encode()
     for headers in ({}, {"origin": "https://evil.example"}, {"sec_fetch_site": "cross-site"}):
@@ -255,18 +257,20 @@ async def test_a_form_of_another_site_changes_nothing(site, person):
     assert reply.reason == "malformed_request"
 
 
-async def test_these_paths_are_on_the_own_host_alone(site, person):
+async def test_these_paths_are_on_the_own_host_alone(site: Any, person: Any) -> None:
     for path in ("step-up?held=x", "factors", "factors.js"):
         assert (await site.ask(person.browser, f"https://{WIKI}/.gateway/{path}")).reason == "route_not_found"
 
 
-async def test_attempts_are_bounded(world, browser):
+async def test_attempts_are_bounded(world: Any, browser: Any) -> None:
     site = Site(world, RateLimiter(burst=2, per_s=0.001))
     found = [(await site.ask(browser, f"{STEP_UP_PAGE}?held=x")).reason for _ in range(3)]
     assert found == ["login_expired", "login_expired", "too_many_attempts"]
 
 
-async def test_the_script_is_served_as_one_and_no_script_is_no_path(site, browser, tmp_path, monkeypatch):
+async def test_the_script_is_served_as_one_and_no_script_is_no_path(
+    site: Any, browser: Any, tmp_path: Any, monkeypatch: Any
+) -> None:
     file = tmp_path / "factors.js"
     monkeypatch.setattr(factor_endpoints, "SCRIPT_FILE", file)
     url = f"{origin(HOST)}/.gateway/factors.js"
@@ -278,7 +282,7 @@ async def test_the_script_is_served_as_one_and_no_script_is_no_path(site, browse
     assert header(reply, "x-content-type-options") == "nosniff"
 
 
-async def test_a_demand_that_nothing_here_meets_is_said_to_the_person(site, person):
+async def test_a_demand_that_nothing_here_meets_is_said_to_the_person(site: Any, person: Any) -> None:
     where = await site.world.demand(person.browser, StepUp(("sc",), 300))
     reply = await site.ask(person.browser, where)
     assert (reply.status, reply.reason) == (401, "mfa_required")
@@ -294,14 +298,14 @@ FIELDS = st.dictionaries(NAMES, WORDS, max_size=5)
 
 @settings(max_examples=40, deadline=None)
 @given(FIELDS, FIELDS, ACTIONS)
-def test_whatever_a_parameter_says_nobody_is_sent_away_or_raised(query, form, action):
-    async def ask_all():
+def test_whatever_a_parameter_says_nobody_is_sent_away_or_raised(query: Any, form: Any, action: Any) -> None:
+    async def ask_all() -> None:
         with TemporaryDirectory() as folder:
             world = StepUpWorld(Path(folder))
             site, browser = Site(world), Browser(LAPTOP)
             await sign_in(site, browser)
             csrf = model(await site.ask(browser, FACTORS_PAGE), "factors")["csrf"]
-            held = re.search("held=(.*)", await world.demand(browser))[1]
+            held = (await world.demand(browser)).rpartition("held=")[2]
             for url in (STEP_UP_PAGE, FACTORS_PAGE):
                 reply = await site.ask(browser, f"{url}?{urlencode(query)}" if query else url)
                 assert reply.status < 500

@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ VOID = {"meta", "input", "img", "br", "hr", "link", "path", "circle", "rect"}
 PAGES = Pages(issuers=["https://id.example/realm", "http://127.0.0.1:8080"], clock=lambda: NOW)
 
 
-def facts(method="GET"):
+def facts(method: Any = "GET") -> Any:
     headers = (("sec-fetch-mode", "navigate"),)
     return RequestFacts(
         method, "gw.example", "/.gateway/me", (), "", (), headers, "h2", 0, Peer("192.0.2.7", 1), "192.0.2.7"
@@ -42,14 +43,17 @@ def facts(method="GET"):
 class Seen(HTMLParser):
     """The tags of a page, its forms with their fields, its words; every tag is closed in its turn."""
 
-    def __init__(self, text):
+    def __init__(self, text: Any) -> None:
         super().__init__()
-        self.tags, self.open, self.forms, self.words = [], [], [], ""
+        self.tags: list[Any] = []
+        self.open: list[str] = []
+        self.forms: list[dict[str, Any]] = []
+        self.words = ""
         self.feed(text)
         self.close()
         assert self.open == []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: Any, attrs: Any) -> None:
         named = dict(attrs)
         self.tags.append((tag, named))
         if tag not in VOID:
@@ -59,27 +63,27 @@ class Seen(HTMLParser):
         elif tag == "input" and "form" in self.open:
             self.forms[-1][named["name"]] = named.get("value")
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag: Any, attrs: Any) -> None:
         self.tags.append((tag, dict(attrs)))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: Any) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: Any) -> None:
         if not {"style", "script"} & set(self.open):
             self.words += data
 
-    def named(self, tag):
+    def named(self, tag: Any) -> Any:
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-def draw(name, model, **how):
+def draw(name: Any, model: Any, **how: Any) -> Any:
     reply = PAGES(name, facts(), model, **how)
     assert dict(reply.headers)["content-type"].startswith("text/html"), reply.body
     return reply, Seen(reply.body.decode())
 
 
-def session(**changes):
+def session(**changes: Any) -> Any:
     return {
         "id": "s1",
         "current": False,
@@ -93,19 +97,19 @@ def session(**changes):
     }
 
 
-def me(**changes):
+def me(**changes: Any) -> Any:
     sessions = [session(id="s2"), session(current=True)]
     return {"name": "Ada", "email": "ada@example.com", "sessions": sessions, "csrf": "token", **changes}
 
 
-def question(kind, show=None):
+def question(kind: Any, show: Any = None) -> Any:
     return {"kind": kind, "step": "step-1", "expires_at": NOW + 300, "show": show or {}}
 
 
 SHOWS = {"webauthn": PUBLIC_KEY, "totp": {}, "recovery": {}, "sms": {}}
 
 
-def step_up(**changes):
+def step_up(**changes: Any) -> Any:
     return {
         "name": "Ada",
         "email": "ada@example.com",
@@ -134,8 +138,8 @@ def step_up(**changes):
     }
 
 
-def factors(**changes):
-    def mine(kind, **more):
+def factors(**changes: Any) -> Any:
+    def mine(kind: Any, **more: Any) -> Any:
         values = {"id": kind, "kind": kind, "label": "", "created_at": NOW - 90, "used_at": None, "about": {}}
         return {**values, **more}
 
@@ -193,7 +197,7 @@ EVERY = {
 
 
 @pytest.mark.parametrize("case", EVERY)
-def test_every_page_is_whole_accessible_and_loads_nothing_from_elsewhere(case):
+def test_every_page_is_whole_accessible_and_loads_nothing_from_elsewhere(case: Any) -> None:
     reply, seen = draw(*EVERY[case])
     headers, names = dict(reply.headers), [tag for tag, _ in seen.tags]
     for only in ("title", "h1", "main", "style"):
@@ -226,7 +230,7 @@ def test_every_page_is_whole_accessible_and_loads_nothing_from_elsewhere(case):
     assert all(form["method"] == "post" and form["csrf"] == "token" for form in seen.forms)
 
 
-def poisoned(value):
+def poisoned(value: Any) -> Any:
     """The model with every free text in it hostile."""
     kept = {"kind", "csrf", "held", "action", "href", "enrol_href", "back", "step", "error", "qr_svg", "issuer"}
     if isinstance(value, dict):
@@ -237,7 +241,7 @@ def poisoned(value):
 
 
 @pytest.mark.parametrize("case", EVERY)
-def test_hostile_texts_are_text(case):
+def test_hostile_texts_are_text(case: Any) -> None:
     name, model = EVERY[case]
     _, clean = draw(name, model)
     reply, seen = draw(name, poisoned(model))
@@ -252,7 +256,7 @@ def test_hostile_texts_are_text(case):
 
 @pytest.mark.parametrize("page", ["step_up", "factors"])
 @pytest.mark.parametrize("code", ERRORS)
-def test_an_error_is_read_out_with_what_to_do(page, code):
+def test_an_error_is_read_out_with_what_to_do(page: Any, code: Any) -> None:
     model = {"step_up": step_up, "factors": factors}[page](error=code, challenge=question("totp"))
     reply, seen = draw(page, model, status=403, code=code)
     assert (reply.status, reply.reason, dict(reply.headers)["x-gateway-reason"]) == (403, code, code)
@@ -266,7 +270,7 @@ def test_an_error_is_read_out_with_what_to_do(page, code):
     assert "Error: " in seen.words.split("\n", 12)[0] + seen.words[:200]
 
 
-def test_a_step_up_is_answered_in_one_field():
+def test_a_step_up_is_answered_in_one_field() -> None:
     for kind, show in SHOWS.items():
         _, seen = draw("step_up", step_up(challenge=question(kind, show)))
         [form] = seen.forms
@@ -277,7 +281,7 @@ def test_a_step_up_is_answered_in_one_field():
         assert not {"answer", "saved"} & form.keys(), "the script adds the answer of a passkey"
 
 
-def test_the_options_of_a_passkey_reach_the_script_as_they_are():
+def test_the_options_of_a_passkey_reach_the_script_as_they_are() -> None:
     for page, model in (
         ("step_up", step_up()),
         ("factors", factors(enrolment=ENROLMENTS["webauthn"])),
@@ -290,7 +294,7 @@ def test_the_options_of_a_passkey_reach_the_script_as_they_are():
         assert [attrs for attrs in seen.named("button") if "data-start" in attrs and "disabled" in attrs]
 
 
-def test_whoever_must_enrol_is_led_there():
+def test_whoever_must_enrol_is_led_there() -> None:
     _, seen = draw("step_up", step_up(must_enrol=True, challenge=None, factors=[]))
     assert seen.forms == []
     assert "/.gateway/factors?held=h" in [attrs.get("href") for attrs in seen.named("a")]
@@ -300,7 +304,7 @@ def test_whoever_must_enrol_is_led_there():
     ("kind", "field"),
     [("totp", "code"), ("totp again", "code"), ("recovery", "saved"), ("sms", "code"), ("webauthn", "")],
 )
-def test_an_enrolment_is_finished_in_one_field(kind, field):
+def test_an_enrolment_is_finished_in_one_field(kind: Any, field: Any) -> None:
     _, seen = draw("factors", factors(held="h", enrolment=ENROLMENTS[kind]))
     form = next(form for form in seen.forms if form["action"] == "finish")
     fields = {"csrf": "token", "held": "h", "kind": kind.split()[0], "step": "step-1", "to": "/.gateway/factors"}
@@ -316,8 +320,8 @@ def test_an_enrolment_is_finished_in_one_field(kind, field):
         assert all(code in seen.words for code in CODES)
 
 
-def test_one_thing_at_a_time_may_be_done_to_factors():
-    def actions(**changes):
+def test_one_thing_at_a_time_may_be_done_to_factors() -> None:
+    def actions(**changes: Any) -> Any:
         return [form["action"] for form in draw("factors", factors(**changes))[1].forms]
 
     assert actions() == ["remove"] * 4 + ["begin"] * 2
@@ -326,7 +330,7 @@ def test_one_thing_at_a_time_may_be_done_to_factors():
     assert actions(enrolment=ENROLMENTS["recovery"]) == ["finish"]
 
 
-def test_sessions_can_be_ended_but_this_one_is_signed_out():
+def test_sessions_can_be_ended_but_this_one_is_signed_out() -> None:
     _, seen = draw("me", me())
     assert seen.forms == [
         {"to": "/.gateway/me", "method": "post", "csrf": "token", "action": "end", "id": "s2"},
@@ -340,10 +344,12 @@ def test_sessions_can_be_ended_but_this_one_is_signed_out():
     assert len(draw("me", me(sessions=[session(current=True)]))[1].forms) == 1
 
 
-def test_forms_lead_to_the_issuers_and_where_a_request_waits_to_its_service():
-    def leads(name, model):
+def test_forms_lead_to_the_issuers_and_where_a_request_waits_to_its_service() -> None:
+    def leads(name: Any, model: Any) -> Any:
         policy = dict(draw(name, model)[0].headers)["content-security-policy"]
-        return re.search(r"form-action ([^;]+)", policy)[1]
+        directive = re.search(r"form-action ([^;]+)", policy)
+        assert directive is not None
+        return directive[1]
 
     assert leads("me", me()) == "'self' https://id.example http://127.0.0.1:8080"
     assert leads("factors", factors()) == "'self' https://id.example http://127.0.0.1:8080"
@@ -351,7 +357,7 @@ def test_forms_lead_to_the_issuers_and_where_a_request_waits_to_its_service():
         assert leads(name, model) == "'self' https: https://id.example http://127.0.0.1:8080"
 
 
-def test_spans_are_said_in_their_largest_unit():
+def test_spans_are_said_in_their_largest_unit() -> None:
     for seconds, text in (
         (1, "1 second"),
         (59, "59 seconds"),
@@ -364,19 +370,19 @@ def test_spans_are_said_in_their_largest_unit():
         assert f"It counts for {text}." in draw("step_up", step_up(max_age_s=seconds))[1].words
 
 
-def test_the_company_is_on_every_page():
+def test_the_company_is_on_every_page() -> None:
     pages = Pages(branding=Branding("Acme <Works>"))
     seen = Seen(pages("signed_out", facts(), {}).body.decode())
     assert seen.words.count("Acme <Works>") == 2
 
 
-def test_a_head_request_gets_no_body():
+def test_a_head_request_gets_no_body() -> None:
     assert PAGES("signed_out", facts("HEAD"), {}).body == b""
 
 
 @pytest.mark.parametrize(
     ("name", "model"), [("me", {}), ("step_up", {"factors": None}), ("nothing", {}), ("factors", factors(factors=[{}]))]
 )
-def test_a_page_that_cannot_be_drawn_is_a_denial(name, model):
+def test_a_page_that_cannot_be_drawn_is_a_denial(name: Any, model: Any) -> None:
     reply = PAGES(name, facts(), model)
     assert (reply.status, reply.reason) == (500, "gateway_error")

@@ -1,5 +1,6 @@
 import json
 from base64 import b64encode
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,32 +21,32 @@ DEVICE = Device("dev-1", "x" * 43)
 class Clock:
     now = 0.0
 
-    def __call__(self):
+    def __call__(self) -> Any:
         return self.now
 
 
 class InteractionStarter:
     """An enrolment desk that knows one token."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
 
-    async def enrol(self, token, csr_pem):
+    async def enrol(self, token: Any, csr_pem: Any) -> Any:
         self.asked.append((token, csr_pem))
         return Enrolled("dev-1", "CERT", "CHAIN") if token == "good" else Refusal("device_unknown", "canary")
 
-    async def renew(self, device, csr_pem):
+    async def renew(self, device: Any, csr_pem: Any) -> Any:
         self.asked.append((device.id, csr_pem))
         return Enrolled(device.id, "NEXT", "CHAIN")
 
 
 @pytest.fixture
-def desk():
+def desk() -> Any:
     return InteractionStarter()
 
 
 @pytest.fixture
-def ask(desk):
+def ask(desk: Any) -> Any:
     router = routed(
         jwks=lambda: {"keys": [{"kid": "k1"}]},
         crl=lambda: b"\x30\x00",
@@ -54,7 +55,16 @@ def ask(desk):
         enrolment=desk,
     )
 
-    async def send(method, path, *, body=b"", headers=(), device=None, ip="192.0.2.7", app=router):
+    async def send(
+        method: Any,
+        path: Any,
+        *,
+        body: Any = b"",
+        headers: Any = (),
+        device: Any = None,
+        ip: Any = "192.0.2.7",
+        app: Any = router,
+    ) -> Any:
         facts = RequestFacts(method, "gw.example", path, (), "", (), tuple(headers), "h2", len(body), Peer(ip, 1), ip)
         reply = await app.answer(facts, device, body)
         return reply.status, dict(reply.headers), reply.body
@@ -62,19 +72,19 @@ def ask(desk):
     return send
 
 
-def routed(*, enrolment=None, limiter=None, **changes):
+def routed(*, enrolment: Any = None, limiter: Any = None, **changes: Any) -> Any:
     values = {"jwks": dict, "crl": lambda: None, "ca": lambda: None, "protected_resource": lambda *_: None}
     enrolment = EnrolmentEndpoints(enrolment=enrolment, limiter=limiter or RateLimiter())
     return Router([*MetadataEndpoints(**{**values, **changes}).endpoints(), *enrolment.endpoints()])
 
 
-async def test_keys_are_handed_out_and_may_be_kept_for_minutes(ask):
+async def test_keys_are_handed_out_and_may_be_kept_for_minutes(ask: Any) -> None:
     status, headers, body = await ask("GET", "/.gateway/jwks.json")
     assert (status, json.loads(body)) == (200, {"keys": [{"kid": "k1"}]})
     assert headers["cache-control"] == "public, max-age=300"
 
 
-async def test_the_crl_is_der_whichever_form_the_file_has(ask):
+async def test_the_crl_is_der_whichever_form_the_file_has(ask: Any) -> None:
     status, headers, body = await ask("GET", "/.gateway/crl")
     assert (status, headers["content-type"], body) == (200, "application/pkix-crl", b"\x30\x00")
     pem = b"-----BEGIN X509 CRL-----\n" + b64encode(b"\x30\x82" + b"z" * 100) + b"\n-----END X509 CRL-----\n"
@@ -82,27 +92,27 @@ async def test_the_crl_is_der_whichever_form_the_file_has(ask):
     assert body == b"\x30\x82" + b"z" * 100
 
 
-async def test_the_ca_is_pem(ask):
+async def test_the_ca_is_pem(ask: Any) -> None:
     status, headers, body = await ask("GET", "/.gateway/ca.pem")
     assert (status, headers["content-type"]) == (200, "application/x-pem-file")
     assert body.startswith(b"-----BEGIN")
 
 
 @pytest.mark.parametrize("path", ["/.gateway/crl", "/.gateway/ca.pem", "/.well-known/oauth-protected-resource"])
-async def test_what_is_not_there_is_not_found(ask, path):
+async def test_what_is_not_there_is_not_found(ask: Any, path: Any) -> None:
     status, headers, _ = await ask("GET", path, app=routed())
     assert (status, headers["x-gateway-reason"]) == (404, "route_not_found")
 
 
 @pytest.mark.parametrize(("path", "resource"), [("", "https://gw.example/"), ("/api/v1", "https://gw.example/api/v1")])
-async def test_the_metadata_is_that_of_the_host_and_path(ask, path, resource):
+async def test_the_metadata_is_that_of_the_host_and_path(ask: Any, path: Any, resource: Any) -> None:
     status, _, body = await ask("GET", f"/.well-known/oauth-protected-resource{path}")
     assert (status, json.loads(body)) == (200, {"resource": resource})
     status, _, _ = await ask("GET", "/.well-known/oauth-protected-resource/no")
     assert status == 404
 
 
-async def test_a_device_enrols_with_a_token_and_a_csr(ask, desk):
+async def test_a_device_enrols_with_a_token_and_a_csr(ask: Any, desk: Any) -> None:
     body = json.dumps({"token": "good", "csr": "CSR"}).encode()
     status, headers, answer = await ask("POST", "/.gateway/enrol", body=body, headers=JSON)
     assert (status, headers["cache-control"]) == (201, "no-store")
@@ -110,7 +120,7 @@ async def test_a_device_enrols_with_a_token_and_a_csr(ask, desk):
     assert desk.asked == [("good", "CSR")]
 
 
-async def test_a_refused_enrolment_says_its_reason_and_no_detail(ask):
+async def test_a_refused_enrolment_says_its_reason_and_no_detail(ask: Any) -> None:
     body = json.dumps({"token": "bad", "csr": "CSR"}).encode()
     status, headers, answer = await ask("POST", "/.gateway/enrol", body=body, headers=JSON)
     assert (status, headers["x-gateway-reason"]) == (403, "device_unknown")
@@ -138,13 +148,13 @@ async def test_a_refused_enrolment_says_its_reason_and_no_detail(ask):
         (b" " * (BODY_LIMIT_BYTES + 1), JSON, "body_too_large"),
     ],
 )
-async def test_garbage_never_reaches_the_enrolment(ask, desk, body, headers, reason):
+async def test_garbage_never_reaches_the_enrolment(ask: Any, desk: Any, body: Any, headers: Any, reason: Any) -> None:
     _, found, _ = await ask("POST", "/.gateway/enrol", body=body, headers=headers)
     assert found["x-gateway-reason"] == reason
     assert desk.asked == []
 
 
-async def test_a_renewal_is_for_the_device_that_the_handshake_proved(ask, desk):
+async def test_a_renewal_is_for_the_device_that_the_handshake_proved(ask: Any, desk: Any) -> None:
     body = json.dumps({"csr": "CSR"}).encode()
     status, headers, _ = await ask("POST", "/.gateway/renew", body=body, headers=JSON)
     assert (status, headers["x-gateway-reason"]) == (403, "device_required")
@@ -153,7 +163,7 @@ async def test_a_renewal_is_for_the_device_that_the_handshake_proved(ask, desk):
     assert desk.asked == [("dev-1", "CSR")]
 
 
-async def test_a_renewal_cannot_name_another_device(ask, desk):
+async def test_a_renewal_cannot_name_another_device(ask: Any, desk: Any) -> None:
     body = json.dumps({"csr": "CSR", "device": "dev-2"}).encode()
     _, headers, _ = await ask("POST", "/.gateway/renew", body=body, headers=JSON, device=DEVICE)
     assert headers["x-gateway-reason"] == "malformed_request"
@@ -161,16 +171,16 @@ async def test_a_renewal_cannot_name_another_device(ask, desk):
 
 
 @pytest.mark.parametrize("path", ["/.gateway/enrol", "/.gateway/renew"])
-async def test_without_an_issuing_key_nobody_can_enrol(ask, path):
+async def test_without_an_issuing_key_nobody_can_enrol(ask: Any, path: Any) -> None:
     status, _, _ = await ask("POST", path, body=b"{}", headers=JSON, device=DEVICE, app=routed())
     assert status == 404
 
 
-async def test_attempts_from_one_address_are_limited_and_others_go_on(ask, desk):
+async def test_attempts_from_one_address_are_limited_and_others_go_on(ask: Any, desk: Any) -> None:
     app = routed(enrolment=desk, limiter=RateLimiter(burst=2, clock=Clock()))
     body = json.dumps({"token": "bad", "csr": "CSR"}).encode()
 
-    async def attempt(ip):
+    async def attempt(ip: Any) -> Any:
         status, _, _ = await ask("POST", "/.gateway/enrol", body=body, headers=JSON, ip=ip, app=app)
         return status
 
@@ -188,31 +198,33 @@ async def test_attempts_from_one_address_are_limited_and_others_go_on(ask, desk)
         ("POST", "/.gateway/crl", 405, "method_not_allowed"),
     ],
 )
-async def test_what_is_not_published_is_refused_with_a_reason(ask, method, path, status, reason):
+async def test_what_is_not_published_is_refused_with_a_reason(
+    ask: Any, method: Any, path: Any, status: Any, reason: Any
+) -> None:
     found, headers, _ = await ask(method, path)
     assert (found, headers["x-gateway-reason"]) == (status, reason)
     assert ("allow" in headers) == (status == 405)
 
 
-async def test_health_says_ok_and_no_more(ask):
+async def test_health_says_ok_and_no_more(ask: Any) -> None:
     status, _, body = await ask("GET", "/.gateway/health")
     assert (status, json.loads(body)) == (200, {"status": "ok"})
 
 
-async def test_a_head_request_gets_no_body(ask):
+async def test_a_head_request_gets_no_body(ask: Any) -> None:
     status, _, body = await ask("HEAD", "/.gateway/jwks.json")
     assert (status, body) == (200, b"")
 
 
-async def test_what_a_part_raises_comes_out(ask):
-    def fail():
+async def test_what_a_part_raises_comes_out(ask: Any) -> None:
+    def fail() -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
         await ask("GET", "/.gateway/crl", app=routed(crl=fail))
 
 
-async def test_the_data_path_gets_a_reply(desk):
+async def test_the_data_path_gets_a_reply(desk: Any) -> None:
     facts = RequestFacts(
         "POST", "gw.example", "/.gateway/renew", (".gateway", "renew"), "", (), (("content-type", "application/json"),),
         "h2", None, Peer("192.0.2.7", 1), "192.0.2.7",
@@ -225,8 +237,8 @@ async def test_the_data_path_gets_a_reply(desk):
     assert (reply.status, reply.reason) == (403, "device_required")
 
 
-async def test_a_path_is_its_own_method_and_no_longer_one(ask):
-    async def handler(request):
+async def test_a_path_is_its_own_method_and_no_longer_one(ask: Any) -> None:
+    async def handler(request: Any) -> Any:
         return json_reply({"slug": request.slug})
 
     router = Router([Endpoint("GET", "/a", handler), Endpoint("POST", "/a", handler), Endpoint("POST", "/b/", handler)])
@@ -236,8 +248,8 @@ async def test_a_path_is_its_own_method_and_no_longer_one(ask):
         assert (await ask("POST", path, app=router))[0] == 404, path
 
 
-async def test_the_handlers_bound_a_body_only_where_they_say_so(ask):
-    async def handler(request):
+async def test_the_handlers_bound_a_body_only_where_they_say_so(ask: Any) -> None:
+    async def handler(request: Any) -> Any:
         return json_reply({"size": len(request.body)})
 
     body = b"x" * (BODY_LIMIT_BYTES + 1)
@@ -246,8 +258,8 @@ async def test_the_handlers_bound_a_body_only_where_they_say_so(ask):
     assert json.loads((await ask("POST", "/b", body=body, app=router))[2]) == {"size": len(body)}
 
 
-def test_no_two_endpoints_answer_the_same_request():
-    async def handler(request):
+def test_no_two_endpoints_answer_the_same_request() -> None:
+    async def handler(request: Any) -> NoReturn:
         raise AssertionError
 
     with pytest.raises(ValueError, match="two endpoints"):

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+from typing import Any
 
 import pytest
 import structlog
@@ -11,12 +12,12 @@ JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 
 
 class Terminal(io.StringIO):
-    def isatty(self):
+    def isatty(self) -> Any:
         return True
 
 
 @pytest.fixture(autouse=True)
-def restore():
+def restore() -> Any:
     root = logging.getLogger()
     before = root.handlers[:], root.level, logging.raiseExceptions
     yield
@@ -26,17 +27,17 @@ def restore():
 
 
 @pytest.fixture
-def out():
+def out() -> Any:
     stream = io.StringIO()
     log.configure(stream)
     return stream
 
 
-def lines(stream):
+def lines(stream: Any) -> Any:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_is_json_without_a_terminal(out):
+def test_a_line_is_json_without_a_terminal(out: Any) -> None:
     log.get("supervisor").info("reloaded", policy="abc", key="listen", code=3)
     [line] = lines(out)
     assert line.pop("timestamp").endswith("Z")
@@ -50,7 +51,7 @@ def test_a_line_is_json_without_a_terminal(out):
     }
 
 
-def test_a_terminal_gets_readable_lines():
+def test_a_terminal_gets_readable_lines() -> None:
     stream = Terminal()
     log.configure(stream)
     log.get("edge").warning("upstream_broken", service="directory")
@@ -58,7 +59,7 @@ def test_a_terminal_gets_readable_lines():
     assert not stream.getvalue().startswith("{")
 
 
-def test_the_standard_logger_of_a_lower_layer_comes_out_the_same_way(out):
+def test_the_standard_logger_of_a_lower_layer_comes_out_the_same_way(out: Any) -> None:
     logging.getLogger("gateway.identity.oidc.relying_party").info("keys of %s fetched", "https://issuer")
     [line] = lines(out)
     assert line["event"] == "keys of https://issuer fetched"
@@ -79,7 +80,7 @@ def test_the_standard_logger_of_a_lower_layer_comes_out_the_same_way(out):
         {"note": "-----BEGIN EC PRIVATE KEY-----\ncanary\n-----END EC PRIVATE KEY-----"},
     ],
 )
-def test_secrets_are_cut_out_by_name_and_by_shape(out, fields):
+def test_secrets_are_cut_out_by_name_and_by_shape(out: Any, fields: Any) -> None:
     log.get("edge").error("x", **fields)
     text = out.getvalue()
     assert "[cut out]" in text
@@ -87,8 +88,8 @@ def test_secrets_are_cut_out_by_name_and_by_shape(out, fields):
         assert secret not in text
 
 
-def test_a_traceback_shows_no_local_variable_and_no_secret(out):
-    def fail(password):
+def test_a_traceback_shows_no_local_variable_and_no_secret(out: Any) -> None:
+    def fail(password: Any) -> None:
         raise ValueError(f"Bearer {password}-and-more")
 
     try:
@@ -100,7 +101,7 @@ def test_a_traceback_shows_no_local_variable_and_no_secret(out):
     assert "canary" not in out.getvalue()
 
 
-def test_of_another_library_only_the_place_is_kept(out):
+def test_of_another_library_only_the_place_is_kept(out: Any) -> None:
     foreign = logging.getLogger("mitmproxy.proxy.server")
     foreign.info("client connect 192.0.2.7")
     try:
@@ -114,7 +115,7 @@ def test_of_another_library_only_the_place_is_kept(out):
     assert "canary" not in out.getvalue()
 
 
-def test_a_broken_line_says_nothing_on_stderr(out, capsys):
+def test_a_broken_line_says_nothing_on_stderr(out: Any, capsys: Any) -> None:
     logging.getLogger("gateway.x").error("two %s %s", "canary")  # noqa: PLE1206 - the mistake is the case
     out.close()
     logging.getLogger("gateway.x").error("canary")

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ PAGE = RequestFacts(
 ACME = Branding("Acme", "help@acme.example", "https://gw.example/.gateway/me")
 
 
-def text(*codes):
+def text(*codes: Any) -> Any:
     return deny(PAGE, codes, "d1", branding=ACME).body.decode()
 
 
@@ -35,11 +36,11 @@ def text(*codes):
         ("", ""),
     ],
 )
-def test_only_what_is_an_address_becomes_a_link(contact, link):
+def test_only_what_is_an_address_becomes_a_link(contact: Any, link: Any) -> None:
     assert Branding(contact=contact).contact_link == link
 
 
-def test_a_denial_names_the_rule_what_is_missing_and_whom_to_ask():
+def test_a_denial_names_the_rule_what_is_missing_and_whom_to_ask() -> None:
     page = text("role_missing")
     for part in ("Acme", "role_missing", "A role that opens this", "mailto:help@acme.example?subject=Decision%20d1"):
         assert part in page
@@ -58,7 +59,7 @@ def test_a_denial_names_the_rule_what_is_missing_and_whom_to_ask():
         ("account_locked", "Your account is locked", []),
     ],
 )
-def test_a_denial_leads_on_where_that_helps(code, title, links):
+def test_a_denial_leads_on_where_that_helps(code: Any, title: Any, links: Any) -> None:
     page = text(code)
     assert f"<h1>{title}</h1>" in page
     found = [part.partition('"')[0] for part in page.split('class="button')[1:]]
@@ -68,18 +69,18 @@ def test_a_denial_leads_on_where_that_helps(code, title, links):
     assert "canary" not in page
 
 
-def test_what_is_code_in_a_sentence_is_shown_as_code():
+def test_what_is_code_in_a_sentence_is_shown_as_code() -> None:
     assert "<code>gateway device enroll</code>" in text("device_required")
 
 
-def test_every_reason_that_a_text_is_written_for_is_one():
+def test_every_reason_that_a_text_is_written_for_is_one() -> None:
     words = rendering.strings()["deny"]
     assert set(words["missing"]) <= set(REASONS)
     assert set(words["more"]) <= set(REASONS)
     assert set(words["titles"]) - {"deny", "login", "missing", "trouble"} <= set(REASONS)
 
 
-def test_a_page_that_cannot_be_drawn_is_plain_text(monkeypatch):
+def test_a_page_that_cannot_be_drawn_is_plain_text(monkeypatch: Any) -> None:
     monkeypatch.setattr(rendering, "_TEMPLATES", Path("/nowhere"))
     rendering._environment.cache_clear()
     rendering._parts.cache_clear()
@@ -97,17 +98,17 @@ def test_a_page_that_cannot_be_drawn_is_plain_text(monkeypatch):
 
 
 @pytest.mark.parametrize("at", [float("nan"), float("inf"), -1e18])
-def test_a_strange_time_is_no_reason_to_fail(at):
+def test_a_strange_time_is_no_reason_to_fail(at: Any) -> None:
     reply = deny(PAGE, ("role_missing",), "d1", at=at)
     assert (reply.status, dict(reply.headers)["content-type"]) == (403, "text/plain; charset=utf-8")
 
 
-def test_a_value_that_a_template_misses_is_no_page():
+def test_a_value_that_a_template_misses_is_no_page() -> None:
     assert rendering.render("deny", {"title": "x"}) is None
     assert rendering.render("nothing", {}) is None
 
 
-def test_a_denial_costs_less_than_a_millisecond():
+def test_a_denial_costs_less_than_a_millisecond() -> None:
     deny(PAGE, ("role_missing",), "d1")
     took = []
     for _ in range(50):

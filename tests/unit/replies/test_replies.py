@@ -3,6 +3,7 @@ import json
 import re
 from base64 import b64encode
 from html.parser import HTMLParser
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -12,7 +13,7 @@ from gateway.core.request import Peer, RequestFacts
 from gateway.replies.replies import deny, redirect
 
 
-def facts(**changes):
+def facts(**changes: Any) -> Any:
     values = {
         "method": "GET",
         "host": "staff.example",
@@ -36,26 +37,28 @@ GRPC = facts(method="POST", protocol="grpc")
 class Outline(HTMLParser):
     """The tags, attributes and text of a page."""
 
-    def __init__(self, text):
+    def __init__(self, text: Any) -> None:
         super().__init__()
-        self.tags, self.open, self.words = [], [], ""
+        self.tags: list[Any] = []
+        self.open: list[str] = []
+        self.words = ""
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: Any, attrs: Any) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag != "meta":
             self.open.append(tag)
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: Any) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: Any) -> None:
         if "style" not in self.open:
             self.words += data
 
 
-def test_a_program_gets_a_problem_document():
+def test_a_program_gets_a_problem_document() -> None:
     reply = deny(facts(), ("device_revoked", "role_missing"), "d1")
     headers = dict(reply.headers)
     assert (reply.status, reply.reason) == (403, "device_revoked")
@@ -78,7 +81,7 @@ def test_a_program_gets_a_problem_document():
     }
 
 
-def test_a_person_gets_a_page_that_says_what_why_and_what_now():
+def test_a_person_gets_a_page_that_says_what_why_and_what_now() -> None:
     reply = deny(PAGE, ("department_mismatch", "read_only"), "d1", at=1_700_000_000)
     page = Outline(reply.body.decode())
     assert reply.status == 403
@@ -97,7 +100,7 @@ def test_a_person_gets_a_page_that_says_what_why_and_what_now():
     assert words.count("Ask the owner") == 1
 
 
-def test_a_page_is_accessible_and_fetches_and_runs_nothing():
+def test_a_page_is_accessible_and_fetches_and_runs_nothing() -> None:
     reply = deny(PAGE, ("login_required",), "d1")
     page = Outline(reply.body.decode())
     names = [tag for tag, _ in page.tags]
@@ -112,7 +115,7 @@ def test_a_page_is_accessible_and_fetches_and_runs_nothing():
     assert b"@import" not in reply.body
 
 
-def test_the_pages_policy_allows_its_own_style_alone():
+def test_the_pages_policy_allows_its_own_style_alone() -> None:
     reply = deny(PAGE, ("login_required",), "d1")
     [style] = re.findall(rb"<style>(.*?)</style>", reply.body, re.DOTALL)
     digest = b64encode(hashlib.sha256(style).digest()).decode()
@@ -122,13 +125,13 @@ def test_the_pages_policy_allows_its_own_style_alone():
     assert "unsafe" not in policy
 
 
-def luminance(colour):
+def luminance(colour: Any) -> Any:
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_text_has_enough_contrast_in_light_and_dark():
+def test_text_has_enough_contrast_in_light_and_dark() -> None:
     page = deny(PAGE, ("login_required",), "d1").body.decode()
     for colours in re.findall(r":root \{[^}]*?(--page[^}]*)\}", page):
         value = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", colours))
@@ -147,7 +150,7 @@ def test_text_has_enough_contrast_in_light_and_dark():
         ("device_required", "You cannot open this"),
     ],
 )
-def test_the_title_tells_sign_in_trouble_nothing_and_no_apart(code, title):
+def test_the_title_tells_sign_in_trouble_nothing_and_no_apart(code: Any, title: Any) -> None:
     assert f"<h1>{title}</h1>" in deny(PAGE, (code,), "d").body.decode()
 
 
@@ -164,7 +167,7 @@ def test_the_title_tells_sign_in_trouble_nothing_and_no_apart(code, title):
         ("body_too_large", "8"),
     ],
 )
-def test_a_grpc_client_gets_trailers_only(code, status):
+def test_a_grpc_client_gets_trailers_only(code: Any, status: Any) -> None:
     reply = deny(GRPC, (code,), "d1")
     headers = dict(reply.headers)
     assert (reply.status, reply.body, reply.reason) == (200, b"", code)
@@ -173,8 +176,8 @@ def test_a_grpc_client_gets_trailers_only(code, status):
     assert unquote(headers["grpc-message"]) == f"{code}: {REASONS[code].what}"
 
 
-def test_a_401_always_has_a_challenge_and_a_403_only_a_given_one():
-    def challenge(code, **given):
+def test_a_401_always_has_a_challenge_and_a_403_only_a_given_one() -> None:
+    def challenge(code: Any, **given: Any) -> Any:
         return dict(deny(facts(), (code,), "d", **given).headers).get("www-authenticate")
 
     assert challenge("token_expired") == "Bearer"
@@ -184,37 +187,37 @@ def test_a_401_always_has_a_challenge_and_a_403_only_a_given_one():
     assert challenge("token_expired", challenge="Bearer\r\nset-cookie: a=b") == "Bearer"
 
 
-def test_the_first_reason_that_refuses_gives_the_status():
+def test_the_first_reason_that_refuses_gives_the_status() -> None:
     reply = deny(facts(), ("device_ok", "token_ok", "mfa_required"), "d")
     assert (reply.status, reply.reason) == (401, "mfa_required")
     assert json.loads(reply.body)["reasons"] == ["device_ok", "token_ok", "mfa_required"]
 
 
 @pytest.mark.parametrize("codes", [(), ("policy_ok",), ("Not A Code",), ("",)])
-def test_a_denial_without_a_reason_to_refuse_is_still_a_denial(codes):
+def test_a_denial_without_a_reason_to_refuse_is_still_a_denial(codes: Any) -> None:
     reply = deny(facts(), codes, "d")
     assert (reply.status, reply.reason) == (403, "default_deny")
 
 
-def test_a_policys_own_code_is_shown_with_a_general_text():
+def test_a_policys_own_code_is_shown_with_a_general_text() -> None:
     reply = deny(PAGE, ("sales_freeze",), "d")
     assert (reply.status, reply.reason) == (403, "sales_freeze")
     assert b"sales_freeze" in reply.body
 
 
-def test_an_unreadable_request_gets_a_problem_document():
+def test_an_unreadable_request_gets_a_problem_document() -> None:
     reply = deny(None, ("malformed_request",), "d")
     assert reply.status == 400
     assert json.loads(reply.body)["reason"] == "malformed_request"
 
 
-def test_a_head_request_gets_no_body():
+def test_a_head_request_gets_no_body() -> None:
     assert deny(facts(method="HEAD"), ("role_missing",), "d").body == b""
     assert deny(facts(method="HEAD", headers=(("accept", "text/html"),)), ("role_missing",), "d").body == b""
 
 
 @pytest.mark.parametrize("code", REASONS)
-def test_every_reason_makes_every_kind_of_reply_and_none_repeats_the_request(code):
+def test_every_reason_makes_every_kind_of_reply_and_none_repeats_the_request(code: Any) -> None:
     for asked in (facts(), PAGE, GRPC, None):
         reply = deny(asked, (code,), "d1")
         text = repr(reply)
@@ -229,7 +232,7 @@ def test_every_reason_makes_every_kind_of_reply_and_none_repeats_the_request(cod
             assert "retry-after" in names
 
 
-def test_a_hostile_host_or_decision_id_is_text_and_not_markup():
+def test_a_hostile_host_or_decision_id_is_text_and_not_markup() -> None:
     page = facts(host="<script>x</script>", headers=(("sec-fetch-mode", "navigate"),))
     reply = deny(page, ("role_missing",), "<b>\r\n")
     assert b"<script>" not in reply.body
@@ -237,7 +240,7 @@ def test_a_hostile_host_or_decision_id_is_text_and_not_markup():
     assert dict(reply.headers)["x-gateway-decision"] == "-"
 
 
-def test_a_redirect_is_not_stored_and_may_set_cookies():
+def test_a_redirect_is_not_stored_and_may_set_cookies() -> None:
     reply = redirect("https://id.example/authorize?x=1", "login_required", "d1", ["__Host-a=b; Secure"])
     headers = dict(reply.headers)
     assert (reply.status, reply.body, reply.reason) == (302, b"", "login_required")
@@ -249,6 +252,6 @@ def test_a_redirect_is_not_stored_and_may_set_cookies():
 @pytest.mark.parametrize(
     "location", ["//evil.example", "/\\evil.example", "javascript:x", "", "https://a\r\nb: c", "https://\u00e9"]
 )
-def test_a_redirect_to_a_doubtful_address_raises(location):
+def test_a_redirect_to_a_doubtful_address_raises(location: Any) -> None:
     with pytest.raises(ValueError, match=r"address|ASCII"):
         redirect(location, "login_required", "d")

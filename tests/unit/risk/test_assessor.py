@@ -90,11 +90,12 @@ class World:
         return await (by or self.assessor).assess(session, identity, device, facts, network)
 
     async def thief(self, **changes: Any) -> RiskReport:
-        return await self.ask(**({"ja4": SCRIPT, "network": SYDNEY, "ip": "198.51.100.9"} | changes))
+        request: dict[str, Any] = {"ja4": SCRIPT, "network": SYDNEY, "ip": "198.51.100.9"}
+        return await self.ask(**request | changes)
 
 
 @pytest.fixture
-async def world(tmp_path: Path):
+async def world(tmp_path: Path) -> Any:
     clock = Clock()
     store = SqliteStore(tmp_path / "gateway.sqlite", b"k" * 32, clock=clock.wall)
     yield World(SqliteDocuments(store), clock)
@@ -105,13 +106,13 @@ def names(report: RiskReport) -> set[str]:
     return {term.name for term in report.terms}
 
 
-async def test_nobody_has_no_risk_and_a_steady_person_has_none_either(world):
+async def test_nobody_has_no_risk_and_a_steady_person_has_none_either(world: Any) -> None:
     assert await world.ask(identity=None, session=None, network=Network(flaw="broken")) is NO_SIGNAL
     for _ in range(5):
         assert await world.ask() is NO_SIGNAL
 
 
-async def test_the_terms_sum_to_the_score_and_stand_in_order(world):
+async def test_the_terms_sum_to_the_score_and_stand_in_order(world: Any) -> None:
     await world.ask()
     report = await world.thief()
     assert report.level == "high"
@@ -120,14 +121,14 @@ async def test_the_terms_sum_to_the_score_and_stand_in_order(world):
     assert {"cookie_theft_ja4", "country_change", "new_network", "new_device"} <= names(report)
 
 
-async def test_a_stolen_cookie_stays_suspicious_and_its_owner_is_let_be(world):
+async def test_a_stolen_cookie_stays_suspicious_and_its_owner_is_let_be(world: Any) -> None:
     await world.ask()
     for _ in range(3):
         assert (await world.thief(later=100)).level == "high"
         assert (await world.ask(later=100)).level in {"none", "low"}
 
 
-async def test_two_holders_in_turn_are_seen_by_every_worker(world):
+async def test_two_holders_in_turn_are_seen_by_every_worker(world: Any) -> None:
     first, second = world.another(), world.another()
     await world.ask(by=first)
     await world.thief(by=second, later=1)
@@ -135,7 +136,7 @@ async def test_two_holders_in_turn_are_seen_by_every_worker(world):
     assert "concurrent_use" in names(await world.ask(by=first, later=6))
 
 
-async def test_a_session_that_is_bound_to_a_device_is_not_judged_by_its_looks(world):
+async def test_a_session_that_is_bound_to_a_device_is_not_judged_by_its_looks(world: Any) -> None:
     bound = replace(SESSION, bound_by=("device",))
     device = Device("d1", "q" * 43)
     await world.ask(session=bound, device=device)
@@ -146,7 +147,7 @@ async def test_a_session_that_is_bound_to_a_device_is_not_judged_by_its_looks(wo
 # ---- learning ----
 
 
-async def test_nobody_is_learned_from_a_suspicious_request(world):
+async def test_nobody_is_learned_from_a_suspicious_request(world: Any) -> None:
     await world.ask()
     before = await world.assessor.history("https://id", "ann")
     await world.thief()
@@ -154,7 +155,7 @@ async def test_nobody_is_learned_from_a_suspicious_request(world):
     assert list(before["new_network"]) == ["as64500"]
 
 
-async def test_a_person_without_history_and_second_factor_is_asked_for_one_and_then_known(world):
+async def test_a_person_without_history_and_second_factor_is_asked_for_one_and_then_known(world: Any) -> None:
     plain = replace(ANN, amr=("pwd",))
     for _ in range(3):
         report = await world.ask(identity=plain)
@@ -164,19 +165,19 @@ async def test_a_person_without_history_and_second_factor_is_asked_for_one_and_t
     assert await world.ask(identity=plain, session=replace(SESSION, id="l_next"), later=2000) is NO_SIGNAL
 
 
-async def test_a_second_factor_at_the_sign_in_is_enough_to_be_known(world):
+async def test_a_second_factor_at_the_sign_in_is_enough_to_be_known(world: Any) -> None:
     assert await world.ask() is NO_SIGNAL
     assert (await world.assessor.history("https://id", "ann"))["_"] == {"since": world.clock.wall()}
 
 
-async def test_a_program_is_known_by_what_it_does_first(world):
+async def test_a_program_is_known_by_what_it_does_first(world: Any) -> None:
     robot = Identity("https://id", "robot", "jwt", "h", NOW + 9e4)
     session = Session("b_robot", NOW)
     assert await world.ask(identity=robot, session=session) is NO_SIGNAL
     assert (await world.thief(identity=robot, session=session)).level == "high"
 
 
-async def test_a_history_can_be_forgotten(world):
+async def test_a_history_can_be_forgotten(world: Any) -> None:
     await world.ask()
     assert await world.assessor.forget("https://id", "ann")
     assert await world.assessor.history("https://id", "ann") == {}
@@ -186,7 +187,7 @@ async def test_a_history_can_be_forgotten(world):
 # ---- proofs ----
 
 
-async def test_a_proof_answers_what_it_was_asked_for_where_it_was_asked(world):
+async def test_a_proof_answers_what_it_was_asked_for_where_it_was_asked(world: Any) -> None:
     await world.ask()
     assert (await world.thief()).level == "high"
     elevated = replace(SESSION, elevated_at=world.clock.wall(), elevated_until=world.clock.wall() + 900)
@@ -194,14 +195,14 @@ async def test_a_proof_answers_what_it_was_asked_for_where_it_was_asked(world):
     assert await world.thief(session=elevated, later=60) is NO_SIGNAL
 
 
-async def test_a_proof_in_one_place_answers_nothing_in_another(world):
+async def test_a_proof_in_one_place_answers_nothing_in_another(world: Any) -> None:
     await world.ask()
     elevated = replace(SESSION, elevated_at=world.clock.wall(), elevated_until=world.clock.wall() + 900)
     assert await world.ask(session=elevated) is NO_SIGNAL
     assert (await world.thief(session=elevated, later=100)).level == "high"
 
 
-async def test_a_proof_answers_missing_data_until_it_ends(world):
+async def test_a_proof_answers_missing_data_until_it_ends(world: Any) -> None:
     lost = Network(flaw="broken")
     await world.ask()
     assert (await world.ask(network=lost)).level == "high"
@@ -215,18 +216,18 @@ async def test_a_proof_answers_missing_data_until_it_ends(world):
 
 
 @pytest.mark.parametrize("flaw", ["absent", "broken"])
-async def test_missing_and_broken_country_data_ask_for_a_step_up_at_once(world, flaw):
+async def test_missing_and_broken_country_data_ask_for_a_step_up_at_once(world: Any, flaw: Any) -> None:
     report = await world.ask(network=Network(flaw=flaw))
     assert (report.level, names(report)) == ("high", {"network_data"})
 
 
-async def test_in_the_companys_own_network_country_data_are_not_missed(world):
+async def test_in_the_companys_own_network_country_data_are_not_missed(world: Any) -> None:
     assert await world.ask(network=Network(company=True, flaw="absent")) is NO_SIGNAL
     assert await world.ask(network=Network(vpn=True, flaw="broken")) is NO_SIGNAL
 
 
 @pytest.mark.parametrize("step", [-3600.0, 3600.0])
-async def test_a_clock_that_is_set_by_an_hour_asks_for_a_step_up(world, step):
+async def test_a_clock_that_is_set_by_an_hour_asks_for_a_step_up(world: Any, step: Any) -> None:
     await world.ask()
     world.clock.step = step
     report = await world.ask()
@@ -235,14 +236,14 @@ async def test_a_clock_that_is_set_by_an_hour_asks_for_a_step_up(world, step):
     assert "clock_set" in names(await world.ask(later=100))
 
 
-async def test_a_clock_that_was_set_forward_is_trusted_again_after_a_while(world):
+async def test_a_clock_that_was_set_forward_is_trusted_again_after_a_while(world: Any) -> None:
     await world.ask()
     world.clock.step = 3600.0
     await world.ask()
     assert await world.ask(later=400) is NO_SIGNAL
 
 
-async def test_a_clock_that_was_set_back_is_noticed_by_a_worker_that_starts_afterwards(world):
+async def test_a_clock_that_was_set_back_is_noticed_by_a_worker_that_starts_afterwards(world: Any) -> None:
     await world.ask()
     world.clock.step = -3600.0
     report = await world.ask(by=world.another())
@@ -252,7 +253,7 @@ async def test_a_clock_that_was_set_back_is_noticed_by_a_worker_that_starts_afte
     assert await world.ask(session=elevated, later=1000, by=world.another()) is NO_SIGNAL
 
 
-async def test_a_store_that_is_down_is_no_report(world):
+async def test_a_store_that_is_down_is_no_report(world: Any) -> None:
     async def down(*_: object) -> None:
         raise StoreDown
 
@@ -261,7 +262,7 @@ async def test_a_store_that_is_down_is_no_report(world):
         await world.ask()
 
 
-async def test_a_document_of_another_format_counts_as_nothing(world):
+async def test_a_document_of_another_format_counts_as_nothing(world: Any) -> None:
     await world.ask()
     before = await world.assessor.history("https://id", "ann")
     assert before["v"] == 1
@@ -271,7 +272,7 @@ async def test_a_document_of_another_format_counts_as_nothing(world):
     assert names(await world.ask(identity=replace(ANN, amr=()))) == {"no_history"}
 
 
-async def _keys(world: World, collection: str):
+async def _keys(world: World, collection: str) -> Any:
 
     key = digest(subject_key("https://id", "ann"))
     if await world.documents.get(collection, key, world.clock.wall()) is not None:
@@ -281,7 +282,8 @@ async def _keys(world: World, collection: str):
 class Bad:
     """A signal that breaks the contract."""
 
-    name, failures, bound, schema = "bad", False, 2.0, {}
+    name, failures, bound = "bad", False, 2.0
+    schema: Mapping[str, Any] = {}
     scope: Scope = "session"
 
     def __init__(self, *terms: RiskTerm) -> None:
@@ -294,12 +296,12 @@ class Bad:
 @pytest.mark.parametrize(
     "term", [RiskTerm("bad", -1.0), RiskTerm("bad", float("nan")), RiskTerm("bad", float("inf")), RiskTerm("good", 1.0)]
 )
-async def test_a_signal_that_gives_relief_or_nonsense_is_no_report(world, term):
+async def test_a_signal_that_gives_relief_or_nonsense_is_no_report(world: Any, term: Any) -> None:
     with pytest.raises(ValueError, match="breaks its contract"):
         await world.ask(by=world.another([Bad(term)]))
 
 
-async def test_a_signal_is_held_to_its_bound(world):
+async def test_a_signal_is_held_to_its_bound(world: Any) -> None:
     report = await world.ask(
         by=world.another([Bad(RiskTerm("bad", 1.5), RiskTerm("bad_x", 9.0), RiskTerm("bad_y", 1))])
     )
@@ -307,7 +309,7 @@ async def test_a_signal_is_held_to_its_bound(world):
     assert (report.score, report.level) == (2.0, "medium")
 
 
-async def test_own_thresholds_move_the_levels(world):
+async def test_own_thresholds_move_the_levels(world: Any) -> None:
     found = Bad(RiskTerm("bad", 1.0))
     levels = [(await world.ask(by=world.another([found], thresholds=Thresholds(*limits)))).level for limits in LIMITS]
     assert levels == ["none", "low", "medium", "high"]
@@ -319,7 +321,7 @@ LIMITS = [(1.1, 2, 3), (1.0, 2, 3), (0.5, 1.0, 3), (0.1, 0.2, 1.0)]
 # ---- attacks across people ----
 
 
-async def test_spraying_is_seen_across_people_and_workers(world):
+async def test_spraying_is_seen_across_people_and_workers(world: Any) -> None:
     first, second = world.another(), world.another()
     await world.ask(by=second)
     for number in range(20):
@@ -329,7 +331,7 @@ async def test_spraying_is_seen_across_people_and_workers(world):
     assert "password_spraying" not in names(await world.ask(by=second))
 
 
-async def test_an_account_under_attack_asks_even_its_owner(world):
+async def test_an_account_under_attack_asks_even_its_owner(world: Any) -> None:
     await world.ask()
     for number in range(5):
         network = Network("US", 100 + number)
@@ -341,13 +343,13 @@ async def test_an_account_under_attack_asks_even_its_owner(world):
     assert "credential_stuffing" in names(await world.thief(network=Network("US", 101)))
 
 
-async def test_failures_are_written_in_batches(world):
+async def test_failures_are_written_in_batches(world: Any) -> None:
     puts = []
     write = world.documents.put
 
     async def put(collection: str, *args: Any, **kwargs: Any) -> bool:
         puts.append(collection)
-        return await write(collection, *args, **kwargs)
+        return bool(await write(collection, *args, **kwargs))
 
     world.documents.put = put
     for number in range(1_000):
@@ -357,7 +359,7 @@ async def test_failures_are_written_in_batches(world):
     assert sorted(puts) == ["risk_population", *["risk_profile"] * 3]
 
 
-async def test_failures_are_not_lost_while_the_store_is_down(world):
+async def test_failures_are_not_lost_while_the_store_is_down(world: Any) -> None:
     world.assessor.record_failure("login_failed", "198.51.100.9", SYDNEY, account="user")
     get = world.documents.get
 
@@ -387,7 +389,7 @@ class Pattern:
         return {**profile, country: profile.get(country, 0) + 1}, {**population, country: 1}
 
 
-async def test_a_sign_in_is_scored_once_and_learned_from_once_it_is_proven(world):
+async def test_a_sign_in_is_scored_once_and_learned_from_once_it_is_proven(world: Any) -> None:
     assessor = world.another([], logins=Pattern())
     report = await world.ask(by=assessor)
     assert [(term.name, term.value) for term in report.terms] == [("login_country", 4.5)]
@@ -405,7 +407,7 @@ async def test_a_sign_in_is_scored_once_and_learned_from_once_it_is_proven(world
     assert everybody.of("login") == {"DE": 1}
 
 
-async def test_what_speaks_for_a_sign_in_is_no_relief_for_anything_else(world):
+async def test_what_speaks_for_a_sign_in_is_no_relief_for_anything_else(world: Any) -> None:
     class Glad(Pattern):
         def score(self, *_: Any) -> list[RiskTerm]:
             return [RiskTerm("login_country", 1.0), RiskTerm("login_hour", -9.0)]
@@ -417,7 +419,7 @@ async def test_what_speaks_for_a_sign_in_is_no_relief_for_anything_else(world):
 # ---- cost and traces ----
 
 
-async def test_an_unchanged_session_is_not_scored_again_for_a_moment(world):
+async def test_an_unchanged_session_is_not_scored_again_for_a_moment(world: Any) -> None:
     looks = []
 
     class Counting(Bad):
@@ -436,7 +438,7 @@ async def test_an_unchanged_session_is_not_scored_again_for_a_moment(world):
     assert len(looks) == 4
 
 
-async def test_the_hot_path_costs_less_than_twenty_microseconds(world):
+async def test_the_hot_path_costs_less_than_twenty_microseconds(world: Any) -> None:
     await world.ask()
     started = time.perf_counter()
     for _ in range(2_000):
@@ -444,13 +446,13 @@ async def test_the_hot_path_costs_less_than_twenty_microseconds(world):
     assert (time.perf_counter() - started) / 2_000 < 40e-6  # with the making of the request
 
 
-async def test_a_steady_session_is_written_rarely(world):
+async def test_a_steady_session_is_written_rarely(world: Any) -> None:
     puts = []
     write = world.documents.put
 
     async def put(collection: str, *args: Any, **kwargs: Any) -> bool:
         puts.append(collection)
-        return await write(collection, *args, **kwargs)
+        return bool(await write(collection, *args, **kwargs))
 
     world.documents.put = put
     for _ in range(100):  # ten minutes
@@ -460,7 +462,7 @@ async def test_a_steady_session_is_written_rarely(world):
     assert puts.count("risk_population") == 0
 
 
-async def test_a_zero_log_route_leaves_no_trace_and_still_notices_a_second_holder(world):
+async def test_a_zero_log_route_leaves_no_trace_and_still_notices_a_second_holder(world: Any) -> None:
     assessor = world.another(is_quiet=lambda host: host == "shop.example")
     for _ in range(3):
         assert await world.ask(by=assessor, host="shop.example") is NO_SIGNAL
@@ -472,7 +474,7 @@ async def test_a_zero_log_route_leaves_no_trace_and_still_notices_a_second_holde
     assert await assessor.history("https://id", "ann") == {}
 
 
-async def test_what_a_session_costs_in_the_store_is_small(world):
+async def test_what_a_session_costs_in_the_store_is_small(world: Any) -> None:
     await world.ask()
     memory = RiskMemory(world.documents, world.clock.wall)
 
@@ -482,7 +484,7 @@ async def test_what_a_session_costs_in_the_store_is_small(world):
     assert (await memory.read("session", "nobody")).parts == {}
 
 
-async def test_workers_that_write_at_the_same_time_lose_nothing(world):
+async def test_workers_that_write_at_the_same_time_lose_nothing(world: Any) -> None:
     first, second = world.another(), world.another()
     for number in range(6):
         first.record_failure("login_failed", "198.51.100.9", SYDNEY, account=f"a{number}")
@@ -493,7 +495,7 @@ async def test_workers_that_write_at_the_same_time_lose_nothing(world):
     assert len(remembered.of("password_spraying")) == 12
 
 
-def test_what_is_new_at_a_sign_in_counts_once():
+def test_what_is_new_at_a_sign_in_counts_once() -> None:
     network, device, theft = RiskTerm("new_network", 1.0), RiskTerm("new_device", 1.5), RiskTerm("cookie_theft", 6.0)
     assert dedupe_novelty([network, device, theft], []) == [network, device, theft]
     assert dedupe_novelty([network, device, theft], [RiskTerm("login_asn", 5.0)]) == [theft]
@@ -502,10 +504,10 @@ def test_what_is_new_at_a_sign_in_counts_once():
     ]
 
 
-async def test_who_keeps_what_is_open_hears_when_the_level_rises_and_only_then(world):
+async def test_who_keeps_what_is_open_hears_when_the_level_rises_and_only_then(world: Any) -> None:
     heard = []
 
-    async def rose(session_id):
+    async def rose(session_id: Any) -> None:
         heard.append(session_id)
 
     assessor = world.another(on_level_raised=rose)

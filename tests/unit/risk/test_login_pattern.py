@@ -64,12 +64,12 @@ def office() -> tuple[Profile, Profile]:
 # ---- what is strange ----
 
 
-def test_what_a_person_always_does_speaks_for_it(office):
+def test_what_a_person_always_does_speaks_for_it(office: Any) -> None:
     assert score(replace(ANN, now=NOW + 31 * DAY), *office) < 0
     assert floor_at_zero(LOGINS.score(ANN, *office)) == []
 
 
-def test_the_stranger_it_is_the_higher_it_scores(office):
+def test_the_stranger_it_is_the_higher_it_scores(office: Any) -> None:
     steps = [
         ANN,
         replace(ANN, ip="198.51.100.1"),
@@ -85,13 +85,13 @@ def test_the_stranger_it_is_the_higher_it_scores(office):
     assert scores[-1] > 8 > scores[1]
 
 
-def test_what_is_new_to_everybody_scores_higher_than_what_colleagues_have(office):
+def test_what_is_new_to_everybody_scores_higher_than_what_colleagues_have(office: Any) -> None:
     theirs = terms(replace(ANN, agent=FIREFOX), *office)
     nobodys = terms(replace(ANN, agent=FIREFOX.replace("Firefox/", "OddBrowser/")), *office)
     assert nobodys["program"] > theirs["program"] > 0
 
 
-def test_the_population_counts_people_and_not_sign_ins():
+def test_the_population_counts_people_and_not_sign_ins() -> None:
     everybody: Profile = {}
     for number in range(20):
         _, everybody = lived(replace(ANN, subject=f"c{number}"), 2, everybody)
@@ -102,20 +102,20 @@ def test_the_population_counts_people_and_not_sign_ins():
     assert busy["n"] == 21
 
 
-def test_a_browser_update_is_no_news_and_an_older_browser_is(office):
+def test_a_browser_update_is_no_news_and_an_older_browser_is(office: Any) -> None:
     plain = score(ANN, *office)
     assert score(replace(ANN, agent=CHROME.format(152)), *office) == plain
     assert terms(replace(ANN, agent=CHROME.format(139)), *office)["older"] > 1
     assert "older" not in terms(replace(ANN, agent=FIREFOX.replace("150", "100")), *office)
 
 
-def test_an_unusual_hour_counts_a_little(office):
+def test_an_unusual_hour_counts_a_little(office: Any) -> None:
     night = terms(replace(ANN, now=NOW - 6 * 3600), *office)
     assert 0 < night["hour"] <= MEASURED["hour"].bound
     assert terms(ANN, *office)["hour"] < 0
 
 
-def test_positions_say_nothing_in_a_known_network_with_a_known_browser(office):
+def test_positions_say_nothing_in_a_known_network_with_a_known_browser(office: Any) -> None:
     elsewhere = replace(BERLIN, latitude=48.1, longitude=11.6)
     assert terms(replace(ANN, network=elsewhere), *office).keys().isdisjoint({"distance", "travel"})
     found = terms(replace(ANN, now=NOW + 29 * DAY + 60, network=replace(elsewhere, asn=64599)), *office)
@@ -123,7 +123,7 @@ def test_positions_say_nothing_in_a_known_network_with_a_known_browser(office):
     assert found["travel"] > 0
 
 
-def test_the_accuracy_radius_is_subtracted(office):
+def test_the_accuracy_radius_is_subtracted(office: Any) -> None:
     vague = replace(HAMBURG, accuracy_km=500.0)
     at = NOW + 29 * DAY + 60
     assert "travel" in terms(replace(ANN, now=at, network=HAMBURG), *office)
@@ -132,7 +132,7 @@ def test_the_accuracy_radius_is_subtracted(office):
     assert terms(replace(ANN, now=at, network=unknown), *office).keys().isdisjoint({"distance", "travel"})
 
 
-def test_an_enrolled_device_that_is_missing_is_noticed():
+def test_an_enrolled_device_that_is_missing_is_noticed() -> None:
     profile, everybody = lived(replace(ANN, device_id="d1"), 30)
     assert terms(replace(ANN, device_id=""), profile, everybody)["enrolled"] > 0.8
     assert "enrolled" not in terms(replace(ANN, device_id="d2"), profile, everybody) or (
@@ -140,20 +140,20 @@ def test_an_enrolled_device_that_is_missing_is_noticed():
     )
 
 
-def test_the_companys_network_is_one_place_whatever_the_address():
+def test_the_companys_network_is_one_place_whatever_the_address() -> None:
     home = replace(ANN, network=Network(company=True))
     profile, everybody = lived(home, 30)
     there = terms(replace(home, ip="10.99.1.1", network=Network("DE", 1, vpn=True)), profile, everybody)
     assert all(there.get(name, 0) <= 0 for name in ("ip", "asn", "country", "distance"))
 
 
-def test_data_that_are_missing_are_news_where_they_were_there_before(office):
+def test_data_that_are_missing_are_news_where_they_were_there_before(office: Any) -> None:
     found = terms(replace(ANN, network=Network(flaw="broken")), *office)
     assert found["asn"] > 1
     assert found["country"] > 0
 
 
-def test_what_is_known_better_than_the_user_agent_says_counts(office):
+def test_what_is_known_better_than_the_user_agent_says_counts(office: Any) -> None:
     told = Program("chrome", 150, "windows", "desktop")
     assert score(replace(ANN, agent="?"), *office, program=told) == score(ANN, *office)
     other = Program("opera", 120, "android", "phone")
@@ -163,7 +163,7 @@ def test_what_is_known_better_than_the_user_agent_says_counts(office):
 # ---- cold start ----
 
 
-def test_at_first_nothing_is_strange_and_little_is_until_there_is_a_history():
+def test_at_first_nothing_is_strange_and_little_is_until_there_is_a_history() -> None:
     assert floor_at_zero(LOGINS.score(ANN, {}, {})) == []
     thief = replace(ANN, ip="198.51.100.1", network=SYDNEY, agent=FIREFOX)
     everybody = lived(replace(ANN, subject="bob"), 5)[1]
@@ -175,7 +175,7 @@ def test_at_first_nothing_is_strange_and_little_is_until_there_is_a_history():
 # ---- learning ----
 
 
-def test_a_new_way_becomes_a_persons_own_within_a_few_sign_ins(office):
+def test_a_new_way_becomes_a_persons_own_within_a_few_sign_ins(office: Any) -> None:
     moved = replace(ANN, ip="203.0.113.5", network=HAMBURG)
     profile, everybody = office
     before = score(moved, profile, everybody)
@@ -184,7 +184,7 @@ def test_a_new_way_becomes_a_persons_own_within_a_few_sign_ins(office):
     assert score(moved, profile, everybody) < before - 2
 
 
-def test_what_is_not_seen_any_more_fades():
+def test_what_is_not_seen_any_more_fades() -> None:
     profile, everybody = LOGINS.learn(replace(ANN, network=SYDNEY, ip="198.51.100.1"), {}, {})
     assert terms(replace(ANN, network=SYDNEY), profile, everybody).get("asn", 0) <= 0
     for day in range(1, 200):
@@ -193,7 +193,7 @@ def test_what_is_not_seen_any_more_fades():
     assert all(place[0] > 0 for place in profile["p"])
 
 
-def test_what_is_handed_in_is_never_changed_and_a_steady_person_changes_nothing_for_everybody(office):
+def test_what_is_handed_in_is_never_changed_and_a_steady_person_changes_nothing_for_everybody(office: Any) -> None:
     profile, everybody = office
     before = json.dumps([profile, everybody])
     _, after = LOGINS.learn(replace(ANN, now=NOW + 40 * DAY), profile, everybody)
@@ -202,7 +202,7 @@ def test_what_is_handed_in_is_never_changed_and_a_steady_person_changes_nothing_
     assert json.dumps([profile, everybody]) == before
 
 
-def test_documents_of_another_format_count_as_nothing(office):
+def test_documents_of_another_format_count_as_nothing(office: Any) -> None:
     profile, everybody = office
     old = {**profile, "v": 99}
     assert LOGINS.score(ANN, old, everybody) == LOGINS.score(ANN, {}, everybody)
@@ -242,7 +242,7 @@ observations = st.builds(
 def test_anything_is_scored_within_the_bounds_and_learned_as_json(seen: list[Observation]) -> None:
     profile: Profile = {}
     everybody: Profile = {}
-    bounds = COUNTED | MEASURED
+    bounds = {**COUNTED, **MEASURED}
     for one in seen:
         found = LOGINS.score(one, profile, everybody)
         assert len({term.name for term in found}) == len(found)
@@ -257,7 +257,7 @@ def test_anything_is_scored_within_the_bounds_and_learned_as_json(seen: list[Obs
         assert json.loads(json.dumps([profile, everybody], allow_nan=False)) == [profile, everybody]
 
 
-def test_profile_and_population_stay_small_whatever_comes():
+def test_profile_and_population_stay_small_whatever_comes() -> None:
     profile: Profile = {}
     everybody: Profile = {}
     for number in range(1_500):
@@ -283,7 +283,7 @@ def test_profile_and_population_stay_small_whatever_comes():
         assert len(everybody["t"].get(name, ())) <= trait.shared
 
 
-def test_a_scoring_costs_little(office):
+def test_a_scoring_costs_little(office: Any) -> None:
     thief = replace(ANN, ip="198.51.100.1", network=SYDNEY, agent=FIREFOX)
     taken = []
     for _ in range(300):

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import httpx
 
@@ -6,13 +7,13 @@ from gateway.observability.metrics import CONTENT_TYPE
 from gateway.server.admin_listener import build_admin
 
 
-async def get(app, path):
+async def get(app: Any, path: Any) -> Any:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         response = await client.get(path)
     return response.status_code, response.headers, response.content
 
 
-async def test_the_operators_listener_shows_metrics_health_and_readiness():
+async def test_the_operators_listener_shows_metrics_health_and_readiness() -> None:
     parts = {"ready": True}
     app = build_admin(metrics=lambda: b"gateway_x 1\n", ready=lambda: parts["ready"], policy=lambda: "abc")
     status, headers, body = await get(app, "/metrics")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import uvloop
@@ -43,13 +44,13 @@ LOOPS = pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_
 
 
 @LOOPS
-def test_one_callback_that_does_not_end_stops_the_heartbeat(new_loop):
+def test_one_callback_that_does_not_end_stops_the_heartbeat(new_loop: Any) -> None:
     # The look that finds the callback for the first time still beats.
     assert beats_during(lambda: time.sleep(20 * INTERVAL_S), new_loop) <= 2
 
 
 @LOOPS
-def test_a_loop_in_python_that_does_not_end_stops_the_heartbeat(new_loop):
+def test_a_loop_in_python_that_does_not_end_stops_the_heartbeat(new_loop: Any) -> None:
     def spin() -> None:
         until = time.monotonic() + 20 * INTERVAL_S
         while time.monotonic() < until:
@@ -59,7 +60,7 @@ def test_a_loop_in_python_that_does_not_end_stops_the_heartbeat(new_loop):
 
 
 @LOOPS
-def test_a_callback_without_a_python_frame_is_seen_too(new_loop):
+def test_a_callback_without_a_python_frame_is_seen_too(new_loop: Any) -> None:
     def work() -> None:
         asyncio.get_running_loop().call_soon(time.sleep, 20 * INTERVAL_S)
 
@@ -67,7 +68,7 @@ def test_a_callback_without_a_python_frame_is_seen_too(new_loop):
 
 
 @LOOPS
-def test_many_callbacks_in_one_turn_are_load(new_loop):
+def test_many_callbacks_in_one_turn_are_load(new_loop: Any) -> None:
     def work() -> None:
         for _ in range(30):
             asyncio.get_running_loop().call_soon(lambda: time.sleep(INTERVAL_S))

@@ -37,7 +37,7 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
     monkeypatch.setattr(module, "_START_RETRY_S", 0.001)
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
     before = open_files()
-    keeping = asyncio.ensure_future(supervisor.keep(0))
+    keeping = asyncio.ensure_future(supervisor.run_worker(0))
     await asyncio.wait_for(attempts.wait(), 5)
     supervisor.stopping.set()
     await asyncio.wait_for(keeping, 5)

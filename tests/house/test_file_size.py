@@ -20,7 +20,6 @@ LEFT = {
     "tests/unit/identity/login/test_flow.py": 620,
     "tests/unit/identity/sessions/test_dbsc.py": 550,
     "tests/unit/pipeline/test_pipeline.py": 550,
-    "tests/unit/risk/test_assessor.py": 525,
 }
 
 

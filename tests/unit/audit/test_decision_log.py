@@ -55,9 +55,9 @@ def event(**changes: Any) -> Any:
 
 
 def test_an_event_says_who_did_what_and_how_it_was_judged() -> None:
-    made = event()
-    assert made.pop("pid") == os.getpid()
-    assert made == {
+    line = event()
+    assert line.pop("pid") == os.getpid()
+    assert line == {
         "v": 1,
         "ts": 1_700_000_000.5,
         "decision": "d1",
@@ -92,10 +92,10 @@ def test_an_event_holds_no_credential_cookie_or_query_value() -> None:
 
 
 def test_an_unreadable_request_is_recorded_with_its_peer() -> None:
-    made = event(facts=None, route=None, device=None, identity=None, session=None, detail="query", effect="deny")
-    assert (made["host"], made["client_ip"], made["detail"]) == ("staff.example", "192.0.2.7", "query")
-    assert "subject" not in made
-    assert made["service"] is None
+    line = event(facts=None, route=None, device=None, identity=None, session=None, detail="query", effect="deny")
+    assert (line["host"], line["client_ip"], line["detail"]) == ("staff.example", "192.0.2.7", "query")
+    assert "subject" not in line
+    assert line["service"] is None
 
 
 def test_a_zero_log_route_cannot_be_recorded() -> None:
@@ -105,7 +105,7 @@ def test_a_zero_log_route_cannot_be_recorded() -> None:
 
 def test_the_longest_event_fits_in_a_line(tmp_path: Any) -> None:
     long = "\u20ac" * 5000
-    made = event(
+    line = event(
         facts=facts(path="/" + "%E2" * 3000, host="h" * 253),
         identity=Identity(long, long, "jwt", long, 1.0, name=long, client_id=long, roles=(Role(long),) * 500),
         detail=long,
@@ -113,7 +113,7 @@ def test_the_longest_event_fits_in_a_line(tmp_path: Any) -> None:
         reasons=("r" * 64,) * 500,
         obligations=("o" * 64,) * 500,
     )
-    FileRecorder(tmp_path / "r").record(made)
+    FileRecorder(tmp_path / "r").record(line)
     assert (tmp_path / "r").stat().st_size <= LINE_LIMIT_BYTES
 
 

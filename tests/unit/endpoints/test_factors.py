@@ -75,10 +75,10 @@ def model(reply: Any, name: Any) -> Any:
 
 @pytest.fixture
 async def world(tmp_path: Any) -> Any:
-    made = StepUpWorld(tmp_path)
-    made.provider.claims = {"amr": ["pwd"]}
-    yield made
-    await made.close()
+    world = StepUpWorld(tmp_path)
+    world.provider.claims = {"amr": ["pwd"]}
+    yield world
+    await world.close()
 
 
 @pytest.fixture
@@ -104,11 +104,11 @@ async def sign_in(site: Any, browser: Any) -> Any:
     return await site.ask(browser, header(await site.ask(browser, site.world.provider.authorize(there)), "location"))
 
 
-async def enrol(site: Any, person: Any, kind: Any, held: Any = "") -> Any:
+async def enrol(site: Any, person: Any, kind: Any, held_id: Any = "") -> Any:
     """Add a factor by the page, as a person does: the answer to the last form."""
     browser = person.browser
-    shown = model(await site.ask(browser, FACTORS_PAGE + (f"?held={held}" if held else "")), "factors")
-    form = {"csrf": shown["csrf"], "held": held, "kind": kind}
+    shown = model(await site.ask(browser, FACTORS_PAGE + (f"?held={held_id}" if held_id else "")), "factors")
+    form = {"csrf": shown["csrf"], "held": held_id, "kind": kind}
     begun = model(await site.post(browser, FACTORS_PAGE, **form, action="begin"), "factors")["enrolment"]
     person.remember(begun["show"])
     answer = person.enrolled(kind, begun["show"])
@@ -160,15 +160,15 @@ async def test_a_proof_leads_back_with_new_cookies(site: Any, person: Any) -> No
 async def test_a_wrong_answer_is_the_page_again_with_its_status(site: Any, person: Any) -> None:
     await enrol(site, person, "totp")
     shown = model(await site.ask(person.browser, await site.world.demand(person.browser)), "step_up")
-    found = []
+    replies = []
     for _ in range(6):
         step = (shown["challenge"] or {"step": "x"})["step"]
         form = {"csrf": shown["csrf"], "held": shown["held"], "kind": "totp", "step": step, "code": "000000"}
         reply = await site.post(person.browser, STEP_UP_PAGE, **form)
         shown = model(reply, "step_up")
-        found.append((reply.status, reply.reason, shown["error"]))
-    assert found[:4] == [(403, "factor_invalid", "factor_invalid")] * 4
-    assert found[4:] == [(429, "factor_locked", "factor_locked")] * 2
+        replies.append((reply.status, reply.reason, shown["error"]))
+    assert replies[:4] == [(403, "factor_invalid", "factor_invalid")] * 4
+    assert replies[4:] == [(429, "factor_locked", "factor_locked")] * 2
     assert site.notes[-1]["event"] == "step_up_refused"
     assert "000000" not in json.dumps(site.notes)
 
@@ -305,11 +305,11 @@ def test_whatever_a_parameter_says_nobody_is_sent_away_or_raised(query: Any, for
             site, browser = Site(world), Browser(LAPTOP)
             await sign_in(site, browser)
             csrf = model(await site.ask(browser, FACTORS_PAGE), "factors")["csrf"]
-            held = (await world.demand(browser)).rpartition("held=")[2]
+            pending_id = (await world.demand(browser)).rpartition("held=")[2]
             for url in (STEP_UP_PAGE, FACTORS_PAGE):
                 reply = await site.ask(browser, f"{url}?{urlencode(query)}" if query else url)
                 assert reply.status < 500
-                sent = {"held": held} | form | {"csrf": csrf, "action": action}
+                sent = {"held": pending_id} | form | {"csrf": csrf, "action": action}
                 reply = await site.post(browser, url, **sent)
                 assert reply.status < 500
                 assert (header(reply, "location") or "/").startswith((f"{origin(HOST)}/.gateway/login?held=", "/"))

@@ -42,10 +42,10 @@ def test_decisions_are_counted_by_service_effect_reason_and_edge(metrics: Any) -
     for _ in range(3):
         metrics.decision("directory", "deny", "role_missing", 0.0004, zero_log=False)
     metrics.decision("directory", "allow", "policy_ok", 0.0001, zero_log=False)
-    found = samples(metrics)
-    assert found["gateway_decisions_total", "deny", "directory", "mitm", "role_missing"] == 3
-    assert found["gateway_decisions_total", "allow", "directory", "mitm", "policy_ok"] == 1
-    assert found["gateway_decision_seconds_count",] == 4
+    figures = samples(metrics)
+    assert figures["gateway_decisions_total", "deny", "directory", "mitm", "role_missing"] == 3
+    assert figures["gateway_decisions_total", "allow", "directory", "mitm", "policy_ok"] == 1
+    assert figures["gateway_decision_seconds_count",] == 4
 
 
 def test_a_zero_log_decision_is_one_count_without_a_label(metrics: Any) -> None:
@@ -61,27 +61,27 @@ def test_responses_are_counted_by_class(metrics: Any) -> None:
     metrics.responded("directory", 204, 0.02)
     metrics.responded("directory", 200, 0.02)
     metrics.responded("directory", 503, 0.02)
-    found = samples(metrics)
-    assert found["gateway_responses_total", "2xx", "directory"] == 2
-    assert found["gateway_responses_total", "5xx", "directory"] == 1
-    assert found["gateway_upstream_seconds_count", "directory"] == 3
+    figures = samples(metrics)
+    assert figures["gateway_responses_total", "2xx", "directory"] == 2
+    assert figures["gateway_responses_total", "5xx", "directory"] == 1
+    assert figures["gateway_upstream_seconds_count", "directory"] == 3
 
 
 def test_reason_codes_that_a_policy_makes_up_without_end_share_one(metrics: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("gateway.observability.metrics._CHILDREN_LIMIT", 2)
     for number in range(10):
         metrics.decision("directory", "deny", f"code_{number}", 0.001, zero_log=False)
-    found = samples(metrics)
-    assert found["gateway_decisions_total", "deny", "directory", "mitm", "other"] == 8
-    assert len([key for key in found if key[0] == "gateway_decisions_total"]) == 3
+    figures = samples(metrics)
+    assert figures["gateway_decisions_total", "deny", "directory", "mitm", "other"] == 8
+    assert len([key for key in figures if key[0] == "gateway_decisions_total"]) == 3
 
 
 def test_only_the_policy_in_use_is_one(metrics: Any) -> None:
     metrics.policy("v1")
     metrics.policy("v1")
     metrics.policy("v2")
-    found = samples(metrics)
-    assert (found["gateway_policy_info", "v1"], found["gateway_policy_info", "v2"]) == (0, 1)
+    figures = samples(metrics)
+    assert (figures["gateway_policy_info", "v1"], figures["gateway_policy_info", "v2"]) == (0, 1)
 
 
 def test_the_age_of_a_crl_that_was_never_read_is_not_shown_as_zero(metrics: Any) -> None:
@@ -96,11 +96,11 @@ def test_everything_else_is_counted_too(metrics: Any) -> None:
     metrics.worker_restarted()
     metrics.connections(1)
     metrics.connections(-1)
-    found = samples(metrics)
-    assert found["gateway_handshakes_total", "ok"] == 1
-    assert found["gateway_config_reloads_total", "refused"] == 1
-    assert found["gateway_worker_restarts_total",] == 1
-    assert found["gateway_connections",] == 0
+    figures = samples(metrics)
+    assert figures["gateway_handshakes_total", "ok"] == 1
+    assert figures["gateway_config_reloads_total", "refused"] == 1
+    assert figures["gateway_worker_restarts_total",] == 1
+    assert figures["gateway_connections",] == 0
 
 
 def test_workers_are_summed_and_a_dead_one_leaves_its_counts_but_not_its_connections(
@@ -113,9 +113,9 @@ def test_workers_are_summed_and_a_dead_one_leaves_its_counts_but_not_its_connect
     ]
     assert samples(metrics)["gateway_connections",] == 6
     metrics.mark_dead(pids[0])
-    found = samples(metrics)
-    assert found["gateway_connections",] == 3
-    assert found["gateway_decisions_total", "allow", "directory", "mitm", "policy_ok"] == 3
+    figures = samples(metrics)
+    assert figures["gateway_connections",] == 3
+    assert figures["gateway_decisions_total", "allow", "directory", "mitm", "policy_ok"] == 3
 
 
 def test_a_fresh_directory_forgets_the_last_run(metrics: Any, tmp_path: Any) -> None:

@@ -2,108 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.adapters.sqlite.documents import SqliteDocuments
-from gateway.adapters.sqlite.store import SqliteStore
-from gateway.core.decision import NO_SIGNAL, RiskReport, RiskTerm
+from gateway.core.decision import NO_SIGNAL, RiskTerm
 from gateway.core.ports.pipeline import Network
 from gateway.core.ports.stores import StoreDown
-from gateway.core.request import Peer, RequestFacts
 from gateway.core.signals import Observation, Scope, SignalResult
 from gateway.core.subject import Device, Identity, Session, subject_key
-from gateway.risk.assessor import Assessor
-from gateway.risk.memory import COLLECTIONS, RiskMemory
-from gateway.risk.scoring import Thresholds, dedupe_novelty, digest
-from plugins.signals import builtin
-
-NOW = 1_800_000_000.0
-CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"
-JA4, SCRIPT = "t13d1516h2_8daaf6152771_b186095e22b6", "t13d3112h2_e8f1e7e78f70_6bebaf5329ac"
-BERLIN = Network("DE", 64500, "Example Net", 52.52, 13.40, 20.0)
-SYDNEY = Network("AU", 64510, "Far Net", -33.87, 151.21, 50.0)
-ANN = Identity("https://id", "ann", "session", "h", NOW + 9e4, amr=("pwd", "otp"), auth_time=NOW - 10)
-SESSION = Session("l_ann", NOW - 5)
-
-
-class Clock:
-    """Wall clock and counter; `step` sets the one and not the other."""
-
-    def __init__(self) -> None:
-        self.at, self.step = 0.0, 0.0
-
-    def wall(self) -> float:
-        return NOW + self.at + self.step
-
-    def counter(self) -> float:
-        return 50.0 + self.at
-
-
-class World:
-    """An assessor and the people who use it."""
-
-    def __init__(self, documents: SqliteDocuments, clock: Clock) -> None:
-        self.documents, self.clock = documents, clock
-        self.assessor = self.another()
-
-    def another(self, signals: Any = None, **changes: Any) -> Assessor:
-        """One more worker on the same store."""
-        memory = RiskMemory(self.documents, self.clock.wall)
-        clocks = {"clock": self.clock.wall, "monotonic": self.clock.counter}
-        return Assessor(memory, builtin() if signals is None else signals, **(clocks | changes))
-
-    async def ask(
-        self,
-        *,
-        session: Session | None = SESSION,
-        identity: Identity | None = ANN,
-        network: Network = BERLIN,
-        ip: str = "192.0.2.7",
-        ja4: str = JA4,
-        agent: str = CHROME,
-        later: float = 6.0,
-        host: str = "wiki.corp",
-        by: Assessor | None = None,
-        device: Device | None = None,
-    ) -> RiskReport:
-        self.clock.at += later
-        facts = RequestFacts(
-            method="GET",
-            host=host,
-            path="/",
-            segments=(),
-            query="",
-            query_fields=(),
-            headers=(("user-agent", agent), ("sec-ch-ua-platform", '"Linux"')),
-            protocol="h2",
-            content_length=0,
-            peer=Peer(ip, 4711, ja4=ja4),
-            client_ip=ip,
-        )
-        return await (by or self.assessor).assess(session, identity, device, facts, network)
-
-    async def thief(self, **changes: Any) -> RiskReport:
-        request: dict[str, Any] = {"ja4": SCRIPT, "network": SYDNEY, "ip": "198.51.100.9"}
-        return await self.ask(**request | changes)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> Any:
-    clock = Clock()
-    store = SqliteStore(tmp_path / "gateway.sqlite", b"k" * 32, clock=clock.wall)
-    yield World(SqliteDocuments(store), clock)
-    await store.close()
-
-
-def names(report: RiskReport) -> set[str]:
-    return {term.name for term in report.terms}
+from gateway.risk.memory import RiskMemory
+from gateway.risk.scoring import Thresholds
+from tests.support.risk_world import ANN, NOW, SESSION, SYDNEY, names, stored_keys
 
 
 async def test_nobody_has_no_risk_and_a_steady_person_has_none_either(world: Any) -> None:
@@ -266,17 +179,10 @@ async def test_a_document_of_another_format_counts_as_nothing(world: Any) -> Non
     await world.ask()
     before = await world.assessor.history("https://id", "ann")
     assert before["v"] == 1
-    name = next(iter([key async for key in _keys(world, "risk_profile")]))
+    name = next(iter([key async for key in stored_keys(world, "risk_profile")]))
     await world.documents.overwrite("risk_profile", name, b'{"v": 99, "new_network": 7}', NOW + 9e6)
     assert await world.assessor.history("https://id", "ann") == {}
     assert names(await world.ask(identity=replace(ANN, amr=()))) == {"no_history"}
-
-
-async def _keys(world: World, collection: str) -> Any:
-
-    key = digest(subject_key("https://id", "ann"))
-    if await world.documents.get(collection, key, world.clock.wall()) is not None:
-        yield key
 
 
 class Bad:
@@ -444,64 +350,6 @@ async def test_the_hot_path_costs_less_than_twenty_microseconds(world: Any) -> N
     for _ in range(2_000):
         await world.ask(later=0.0)
     assert (time.perf_counter() - started) / 2_000 < 40e-6  # with the making of the request
-
-
-async def test_a_steady_session_is_written_rarely(world: Any) -> None:
-    puts = []
-    write = world.documents.put
-
-    async def put(collection: str, *args: Any, **kwargs: Any) -> bool:
-        puts.append(collection)
-        return bool(await write(collection, *args, **kwargs))
-
-    world.documents.put = put
-    for _ in range(100):  # ten minutes
-        await world.ask(later=6)
-    assert puts.count("risk_session") <= 25
-    assert puts.count("risk_profile") <= 4
-    assert puts.count("risk_population") == 0
-
-
-async def test_a_zero_log_route_leaves_no_trace_and_still_notices_a_second_holder(world: Any) -> None:
-    assessor = world.another(is_quiet=lambda host: host == "shop.example")
-    for _ in range(3):
-        assert await world.ask(by=assessor, host="shop.example") is NO_SIGNAL
-    report = await world.thief(by=assessor, host="shop.example", later=1)
-    assert report.level == "high"
-    assert not any(name.startswith("new_") for name in names(report))
-    for collection in COLLECTIONS.values():
-        assert [key async for key in _keys(world, collection)] == []
-    assert await assessor.history("https://id", "ann") == {}
-
-
-async def test_what_a_session_costs_in_the_store_is_small(world: Any) -> None:
-    await world.ask()
-    memory = RiskMemory(world.documents, world.clock.wall)
-
-    document = await world.documents.get("risk_session", digest(SESSION.id)[:16], world.clock.wall())
-    assert document is not None
-    assert len(document.value) < 700
-    assert (await memory.read("session", "nobody")).parts == {}
-
-
-async def test_workers_that_write_at_the_same_time_lose_nothing(world: Any) -> None:
-    first, second = world.another(), world.another()
-    for number in range(6):
-        first.record_failure("login_failed", "198.51.100.9", SYDNEY, account=f"a{number}")
-        second.record_failure("login_failed", "198.51.100.9", SYDNEY, account=f"b{number}")
-
-    await asyncio.gather(first.flush(), second.flush())
-    remembered = await RiskMemory(world.documents, world.clock.wall).read("network", "198.51.100.0/24")
-    assert len(remembered.of("password_spraying")) == 12
-
-
-def test_what_is_new_at_a_sign_in_counts_once() -> None:
-    network, device, theft = RiskTerm("new_network", 1.0), RiskTerm("new_device", 1.5), RiskTerm("cookie_theft", 6.0)
-    assert dedupe_novelty([network, device, theft], []) == [network, device, theft]
-    assert dedupe_novelty([network, device, theft], [RiskTerm("login_asn", 5.0)]) == [theft]
-    assert [(term.name, term.value) for term in dedupe_novelty([network, device], [RiskTerm("login_asn", 1.2)])] == [
-        ("new_device", 1.3)
-    ]
 
 
 async def test_who_keeps_what_is_open_hears_when_the_level_rises_and_only_then(world: Any) -> None:

@@ -243,17 +243,17 @@ def test_anything_is_scored_within_the_bounds_and_learned_as_json(seen: list[Obs
     profile: Profile = {}
     everybody: Profile = {}
     bounds = {**COUNTED, **MEASURED}
-    for one in seen:
-        found = LOGINS.score(one, profile, everybody)
-        assert len({term.name for term in found}) == len(found)
-        for term in found:
+    for observation in seen:
+        terms = LOGINS.score(observation, profile, everybody)
+        assert len({term.name for term in terms}) == len(terms)
+        for term in terms:
             trait = bounds[term.name.removeprefix("login_")]
             assert -trait.relief <= term.value <= trait.bound
-        kept = floor_at_zero(found)
+        kept = floor_at_zero(terms)
         assert math.fsum(term.value for term in kept) == pytest.approx(
-            min(8.0, max(0.0, math.fsum(term.value for term in found))), abs=0.02
+            min(8.0, max(0.0, math.fsum(term.value for term in terms))), abs=0.02
         )
-        profile, everybody = LOGINS.learn(one, profile, everybody)
+        profile, everybody = LOGINS.learn(observation, profile, everybody)
         assert json.loads(json.dumps([profile, everybody], allow_nan=False)) == [profile, everybody]
 
 
@@ -261,7 +261,7 @@ def test_profile_and_population_stay_small_whatever_comes() -> None:
     profile: Profile = {}
     everybody: Profile = {}
     for number in range(1_500):
-        one = Observation(
+        observation = Observation(
             NOW + number * 3_600,
             f"u{number}",
             "s",
@@ -273,9 +273,9 @@ def test_profile_and_population_stay_small_whatever_comes() -> None:
             agent=f"Thing{chr(97 + number % 26)}{'abcdefghijklmnopqrst'[number % 20]}{number}/{number}" + "x" * 400,
             hints=f"brand {number}" * 20,
         )
-        profile, everybody = LOGINS.learn(one, profile, everybody)
+        profile, everybody = LOGINS.learn(observation, profile, everybody)
         if number % 3 == 0:
-            _, everybody = LOGINS.learn(one, {}, everybody)
+            _, everybody = LOGINS.learn(observation, {}, everybody)
     assert len(json.dumps(profile)) < 6_000
     assert len(json.dumps(everybody)) < 12_000
     for name, trait in COUNTED.items():

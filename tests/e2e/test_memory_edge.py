@@ -37,7 +37,7 @@ from gateway.pipeline.reevaluation import ContinuousEvaluation
 from gateway.wiring import Generation, ProcessResources
 from tests.e2e.test_body_obligations import PLUGINS
 from tests.support.edge_world import HOST, Ports
-from tests.support.memory_edge import Cut, MemoryEdge, MemoryResponse
+from tests.support.memory_edge import CAPABILITIES, Cut, MemoryEdge, MemoryResponse
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
 

@@ -7,15 +7,10 @@ connection. Reading is paused wherever the other side does not keep up, so memor
 from __future__ import annotations
 
 import asyncio
-import base64
 import collections
-import hashlib
-import logging
 import time
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from cryptography.hazmat.primitives.serialization import Encoding
 from mitmproxy.connection import Client, Connection, ConnectionState
 from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.context import Context
@@ -23,19 +18,23 @@ from mitmproxy.proxy.layers import tls
 from mitmproxy.proxy.layers import websocket as ws
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
 
+from gateway.config import Limits
 from gateway.core.canonical import client_network
 from gateway.core.capabilities import ALL_BODIES, ALL_HEADS, EdgeCapabilities
 from gateway.core.reasons import Refusal
-from gateway.core.request import Peer, RawRequest
-from gateway.edge.mitm.commands import Abort, Interrupt, Linger, Release
+from gateway.edge.mitm.commands import Abort, Linger, Release
 from gateway.edge.mitm.exchange import Exchange
-from gateway.edge.mitm.http1 import ClientHttp1
+from gateway.edge.mitm.host import Host
 from gateway.edge.mitm.http2 import ClientHttp2
 from gateway.edge.mitm.http_layer import GatewayHttpLayer
 from gateway.edge.mitm.memory_ledger import IDLE, Usage
 from gateway.edge.mitm.memory_usage import REQUEST_BYTES, measure_usage
+from gateway.edge.mitm.options import OPTIONS
+from gateway.edge.mitm.peer import peer_of, raw_request
 from gateway.edge.mitm.sockets import discard_unsent
 from gateway.edge.mitm.stream import Stream
+from gateway.edge.mitm.tasks import ConnectionTasks
+from gateway.edge.mitm.timeouts import check_timeouts
 from gateway.edge.mitm.tls import GatewayTlsLayer, ja4
 from gateway.edge.mitm.turn_budget import ConnectionTurns, Later
 from gateway.edge.mitm.upstream_connections import HIGH_BYTES, UpstreamConnections
@@ -45,35 +44,17 @@ from gateway.pipeline.interaction import answer
 from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
 from gateway.replies.replies import Reply
 
-if TYPE_CHECKING:
-    from gateway.server.edge_host import EdgeHost
-
 # Heads and bodies in both directions, streamed and whole.
 CAPABILITIES = EdgeCapabilities("mitm", ALL_HEADS, ALL_BODIES)
-_LINGER_S = 2.0
 _LINGER_BYTES = 8 << 20
 # What a connection holds is counted anew when so much has moved on it, and twice a second.
 _MEASURE_BYTES = 1 << 16
-_SWITCHING = 101
-_OPTIONS = SimpleNamespace(
-    validate_inbound_headers=True,
-    normalize_outbound_headers=True,
-    store_streamed_bodies=False,
-    stream_large_bodies=None,
-    body_size_limit=None,
-    keep_host_header=True,
-    websocket=True,
-    rawtcp=False,
-    http2_ping_keepalive=0,
-    proxy_debug=False,
-)
-logger = logging.getLogger("gateway.edge")
 
 
 class ClientConnection(asyncio.Protocol):
     """One client connection with everything that happens on it."""
 
-    def __init__(self, edge: EdgeHost) -> None:
+    def __init__(self, edge: Host[ClientConnection]) -> None:
         self.edge = edge
         self.legs = UpstreamConnections(self)
         self.exchanges: dict[int, Exchange] = {}
@@ -89,7 +70,7 @@ class ClientConnection(asyncio.Protocol):
         self._ja4 = ""
         self._queue: collections.deque[events.Event] = collections.deque()
         self._pumping = self._over = self.is_ending = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = ConnectionTasks(self._failed)
 
     # ---- the client's transport ----
 
@@ -108,7 +89,7 @@ class ClientConnection(asyncio.Protocol):
             state=ConnectionState.OPEN,
         )
         self.client.gateway = self  # type: ignore[attr-defined]
-        context = Context(self.client, _OPTIONS)  # type: ignore[arg-type]
+        context = Context(self.client, OPTIONS)  # type: ignore[arg-type]
         self.tls = GatewayTlsLayer(context)
         limits = self.edge.limits
         self.http = GatewayHttpLayer(context, Stream, limits.streams, limits.header_kib << 10)
@@ -129,15 +110,14 @@ class ClientConnection(asyncio.Protocol):
         if self._lingered_bytes > _LINGER_BYTES:
             self.transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)  # noqa: ARG002  (asyncio)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio)
         """The client is gone: end what it asked for, hand clean upstream connections back."""
         self.client.state = ConnectionState.CLOSED
         self.turns.forget(self.client)
         self.pump(events.ConnectionClosed(self.client))
         for exchange in list(self.exchanges.values()):
             self.closed(exchange)
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         self.edge.left(self)
         self.edge.memory.forget(self)
         self._over = True
@@ -155,6 +135,11 @@ class ClientConnection(asyncio.Protocol):
         """The client keeps up again."""
         self.paused_since = None
         self.legs.balance()
+
+    @property
+    def limits(self) -> Limits:
+        """The current limits."""
+        return self.edge.limits
 
     @property
     def draining(self) -> bool:
@@ -178,7 +163,7 @@ class ClientConnection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001  (a bug in a protocol layer must not leave a half-judged connection)
             self._queue.clear()
             self.edge.crashed(error)
-            self._abort_all()
+            self.abort_all()
         finally:
             self._pumping = False
         self.legs.flush()
@@ -193,8 +178,6 @@ class ClientConnection(asyncio.Protocol):
             self._send(command.connection, command.data)
         elif isinstance(command, commands.StartHook):
             self._hook(command)
-        elif isinstance(command, commands.Log):
-            pass
         elif isinstance(command, commands.OpenConnection):
             self.legs.open(command)
         elif isinstance(command, Release):
@@ -208,11 +191,11 @@ class ClientConnection(asyncio.Protocol):
                 self._close(command.connection, half=False)
         elif isinstance(command, Abort):
             discard_unsent(self.transport)
-            self._abort_all()
+            self.abort_all()
         elif isinstance(command, commands.CloseConnection):
             half = isinstance(command, commands.CloseTcpConnection) and command.half_close
             self._close(command.connection, half=half)
-        else:
+        elif not isinstance(command, commands.Log):
             raise TypeError(f"unexpected command {type(command).__name__}")
 
     def _send(self, connection: Connection, data: bytes) -> None:
@@ -224,10 +207,9 @@ class ClientConnection(asyncio.Protocol):
             self.legs.send(leg, data)
 
     def _close(self, connection: Connection, *, half: bool) -> None:
-        transport = self.transport if connection is self.client else None
-        if transport is None:
-            leg = self.legs.get(connection)
-            if leg is None:
+        transport = self.transport
+        if connection is not self.client:
+            if (leg := self.legs.get(connection)) is None:
                 return
             transport = leg.transport
             self.legs.flush()
@@ -249,7 +231,8 @@ class ClientConnection(asyncio.Protocol):
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
 
-    def _abort_all(self) -> None:
+    def abort_all(self) -> None:
+        """Cut it and its upstream connections."""
         self.legs.abort()
         self.transport.abort()
 
@@ -279,52 +262,22 @@ class ClientConnection(asyncio.Protocol):
 
     def spawn(self, coroutine: Any) -> None:
         """Run a coroutine that belongs to this connection; what it raises ends the connection."""
-        task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._task_done)
-        else:
-            self._task_done(task)
+        self._tasks.spawn(coroutine)
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            self._abort_all()
-        elif (error := task.exception()) is not None:
+    def _failed(self, error: BaseException | None) -> None:
+        if error is not None:
             self.edge.crashed(error)
-            self._abort_all()
+        self.abort_all()
 
     def _established(self) -> None:
         self.established = True
         self.edge.handshake(ok=True)
-        chain = tuple(
-            certificate.to_cryptography().public_bytes(Encoding.DER) for certificate in self.client.certificate_list
-        )
-        digest = hashlib.sha256(chain[0]).digest() if chain else b""
-        self.peer = Peer(
-            ip=self.ip,
-            port=self.client.peername[1],
-            chain=chain,
-            cert_sha256=base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii"),
-            sni=self.client.sni,
-            alpn=(self.client.alpn or b"").decode("ascii"),
-            ja4=self._ja4,
-            local_port=self.client.sockname[1],
-        )
+        self.peer = peer_of(self.client, self.ip, self._ja4)
 
     async def _judge(self, hook: HttpRequestHeadersHook, exchange: Exchange) -> None:
-        request = exchange.request
         exchange.generation = generation = self.edge.generation
-        raw = RawRequest(
-            method=request.data.method,
-            authority=request.data.authority,
-            target=request.data.path,
-            headers=request.data.headers.fields,
-            version="2" if request.is_http2 else "1.1",
-            ended=not exchange.has_body,
-        )
-        flaw: Refusal | None = getattr(request, "flaw", None)
-        exchange.verdict = await generation.pipeline.judge(raw, self.peer, CAPABILITIES, flaw)
+        flaw: Refusal | None = getattr(exchange.request, "flaw", None)
+        exchange.verdict = await generation.pipeline.judge(raw_request(exchange), self.peer, CAPABILITIES, flaw)
         self.pump(events.HookCompleted(hook))
 
     async def _answer(self, hook: HttpRequestHook, exchange: Exchange) -> None:
@@ -397,7 +350,7 @@ class ClientConnection(asyncio.Protocol):
         self.is_ending = True
         self.edge.cut_for_memory(self)
         discard_unsent(self.transport)
-        self._abort_all()
+        self.abort_all()
 
     @staticmethod
     def upstream(exchange: Exchange, verdict: Forward) -> UpstreamPool:
@@ -413,73 +366,17 @@ class ClientConnection(asyncio.Protocol):
 
     def upstream_broke(self, exchange: Exchange) -> None:
         """The upstream ended the connection instead of answering."""
-        if isinstance(exchange.verdict, Forward):
-            self.edge.upstream_broke(exchange.verdict.route)
+        if isinstance(verdict := exchange.verdict, Forward):
+            self.edge.upstream_broke(verdict.route)
 
     # ---- time ----
 
     def check(self, now: float) -> None:
-        """Called twice a second: end what takes too long."""
-        limits = self.edge.limits
+        """Called twice a second: count what is held anew, end what takes too long."""
         if self.established and (self.moved_bytes or self.usage is not IDLE):
             self.measure()
             self.legs.balance()
-        if self.closing_since is not None:
-            unsent = self.transport.get_write_buffer_size() > 0
-            if now - self.closing_since > (limits.stall_s if unsent else _LINGER_S):
-                self.transport.abort()
-        elif not self.established:
-            if now - self.opened_at > limits.handshake_s:
-                self.transport.abort()
-        elif self.paused_since is not None and now - self.paused_since > limits.stall_s:
-            self._abort_all()
-        else:
-            if not self.exchanges:
-                self._check_idle(now)
-            for exchange in list(self.exchanges.values()):
-                self._check_exchange(exchange, now)
-            client = self.http.connections.get(self.client)
-            if isinstance(client, ClientHttp2):
-                client.forgive()
-                self._check_frames(client, now)
-                for stream_id in client.stuck(now, limits.stall_s):
-                    self.pump(Interrupt(stream_id, "request_timeout"))
-
-    def _check_idle(self, now: float) -> None:
-        limits = self.edge.limits
-        client = self.http.connections.get(self.client)
-        if isinstance(client, ClientHttp1) and client.mid_head and not self.legs.input_waits:
-            self.head_since = self.head_since or now
-            if now - self.head_since > limits.header_s:
-                self.transport.abort()
-        elif now - self.active_at > limits.idle_s or self.draining:
-            self.goodbye()
-
-    def _check_frames(self, client: ClientHttp2, now: float) -> None:
-        """Cut a connection that is held by a header block without end, or by a frame without a request."""
-        since = client.frames.incomplete_since
-        if since is None or self.legs.input_waits or now - since <= self.edge.limits.header_s:
-            return
-        if client.frames.is_in_block or not self.exchanges:
-            self._abort_all()
-
-    def _check_exchange(self, exchange: Exchange, now: float) -> None:
-        verdict = exchange.verdict
-        if isinstance(verdict, Forward) and exchange.status != _SWITCHING:
-            wait_s = self.upstream(exchange, verdict).settings.response_timeout_s
-            if exchange.has_body and self.legs.uploads_wait:
-                if now - exchange.progress_at > wait_s:
-                    self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
-            elif exchange.has_body and verdict.facts.protocol != "grpc":
-                if now - exchange.progress_at > self.edge.limits.stall_s:
-                    self.pump(Interrupt(exchange.stream_id, "request_timeout"))
-            elif exchange.waiting_since is not None and not exchange.has_body and now - exchange.waiting_since > wait_s:
-                self.pump(Interrupt(exchange.stream_id, "upstream_timeout"))
-        elif (
-            isinstance(verdict, LocalRequest | InteractionRequired)
-            and now - exchange.started > self.edge.limits.header_s
-        ):
-            self._abort_all()
+        check_timeouts(self, now)
 
     def goodbye(self) -> None:
         """Close an idle connection the way its protocol wants it."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from mitmproxy import http
 from mitmproxy.proxy import events
 from mitmproxy.websocket import WebSocketData
 
 from gateway.edge.mitm.commands import Interrupt
+from gateway.edge.mitm.generation import Generation
 from gateway.pipeline.verdicts import Verdict
-
-if TYPE_CHECKING:
-    from gateway.wiring.generation import Generation
 
 
 class EventPump(Protocol):

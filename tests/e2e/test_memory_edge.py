@@ -13,12 +13,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client import values
@@ -39,7 +39,11 @@ from tests.e2e.test_body_obligations import PLUGINS
 from tests.support.edge_world import HOST, Ports
 from tests.support.memory_edge import CAPABILITIES, Cut, MemoryEdge, MemoryResponse
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(180),
+    pytest.mark.xdist_group("processes"),
+]
 
 BODIES = """\
 # Bodies in both directions, streamed and whole.
@@ -198,23 +202,24 @@ def fields_of(case: Case, token: str | None) -> list[tuple[str, str]]:
     return [*given, *length, *([("authorization", f"Bearer {token}")] if token else [])]
 
 
-@pytest.fixture
-async def side(world: World, ja4: str, tmp_path: Path, monkeypatch: Any) -> AsyncIterator[Side]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def side(world: World, ja4: str) -> AsyncIterator[Side]:
     """A second generation of the demo's configuration, in this process."""
-    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
-    use_directory(tmp_path / "metrics", fresh=True)
-    config = load(world.config)
-    async with contextlib.AsyncExitStack() as undo:
-        shared = await ProcessResources.open(config, Metrics(edge="memory"))
-        undo.push_async_callback(shared.close)
-        generation = await Generation.build(config, shared)
-        undo.push_async_callback(generation.close)
-        beside = Side(world, ja4, generation, shared)
-        for upstream in beside.upstreams.values():
-            undo.push_async_callback(upstream.aclose)
-        yield beside
-    values.close_all_multiprocess_files()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(values, "ValueClass", values.ValueClass)
+        patch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+        use_directory(world.folder / "metrics-beside", fresh=True)
+        config = load(world.config)
+        async with contextlib.AsyncExitStack() as undo:
+            shared = await ProcessResources.open(config, Metrics(edge="memory"))
+            undo.push_async_callback(shared.close)
+            generation = await Generation.build(config, shared)
+            undo.push_async_callback(generation.close)
+            beside = Side(world, ja4, generation, shared)
+            for upstream in beside.upstreams.values():
+                undo.push_async_callback(upstream.aclose)
+            yield beside
+        values.close_all_multiprocess_files()
 
 
 def through_the_gateway(

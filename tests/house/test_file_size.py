@@ -7,7 +7,6 @@ from tests.support.paths import ROOT
 LIMIT = 400
 # Left from before the limit, with the most lines that each may have. Whoever splits one takes it out; nobody adds one.
 LEFT = {
-    "gateway/edge/mitm/connection.py": 510,
     "tests/e2e/test_body_obligations.py": 430,
     "tests/e2e/test_edge_cuts.py": 500,
     "tests/e2e/test_edge_limits.py": 470,

@@ -28,7 +28,8 @@ from gateway.core.routes import Route
 from gateway.core.signals import Observation
 from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.identity.oidc.relying_party import Tokens
-from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
+from gateway.identity.sessions.browser_sessions import BrowserSessions
+from gateway.identity.sessions.cookies import BrowserBinder, CookieReader
 from gateway.identity.sessions.dbsc import LIFE_S, RESPONSE, Dbsc, Instructions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 from gateway.identity.sessions.token_refresh import Refresher

@@ -31,7 +31,7 @@ from gateway.demo.clients.headless_browser import Person
 from gateway.demo.world import DIRECTORY
 from gateway.demo.world import World as DemoWorld
 from gateway.identity.oidc.relying_party import Tokens
-from gateway.identity.sessions.cookies import BrowserSessions
+from gateway.identity.sessions.browser_sessions import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
 _PUSHED, _RECONCILED = 60, 12

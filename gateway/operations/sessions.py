@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gateway.config import Config
 from gateway.core.ports.documents import Documents
 from gateway.core.ports.stores import SessionRecord
-from gateway.identity.sessions.cookies import COLLECTION as COOKIES
+from gateway.identity.sessions.browser_sessions import COLLECTION as COOKIES
 from gateway.identity.sessions.dbsc import COLLECTION as KEYS
 from gateway.identity.sessions.login_sessions import SESSIONS as LOGINS
 from gateway.operations.lookup import pick_session

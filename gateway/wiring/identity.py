@@ -25,7 +25,8 @@ from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.oidc.backchannel_logout import LogoutReceiver
 from gateway.identity.oidc.relying_party import RelyingParty, login_credential
 from gateway.identity.reactions import Reactions
-from gateway.identity.sessions.cookies import BinderByKind, BrowserBinder, BrowserSessions, CookieReader
+from gateway.identity.sessions.browser_sessions import BrowserSessions
+from gateway.identity.sessions.cookies import BinderByKind, BrowserBinder, CookieReader
 from gateway.identity.sessions.dbsc import Dbsc
 from gateway.identity.sessions.login_sessions import LoginSessions
 from gateway.identity.sessions.token_refresh import Refresher

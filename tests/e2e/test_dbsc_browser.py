@@ -37,7 +37,8 @@ from gateway.endpoints.dbsc import DbscEndpoints, with_registration_offer
 from gateway.endpoints.router import Router
 from gateway.identity.oidc.relying_party import Tokens
 from gateway.identity.sessions import dbsc
-from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
+from gateway.identity.sessions.browser_sessions import BrowserSessions
+from gateway.identity.sessions.cookies import BrowserBinder, CookieReader
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 from gateway.identity.sessions.token_refresh import Refresher
 from gateway.replies.replies import Reply, redirect

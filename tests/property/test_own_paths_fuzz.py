@@ -32,7 +32,7 @@ from gateway.demo.idp.provider import DevProvider, serving
 from gateway.edge.mitm.connection import CAPABILITIES
 from gateway.identity.devices.ca_files import found_pki
 from gateway.identity.oidc.relying_party import Tokens
-from gateway.identity.sessions.cookies import BrowserSessions
+from gateway.identity.sessions.browser_sessions import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession
 from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
 from gateway.replies.replies import Reply

@@ -34,7 +34,8 @@ from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.oidc.client_auth import BasicCredential
 from gateway.identity.oidc.discovery import IssuerDirectory
 from gateway.identity.oidc.relying_party import RelyingParty
-from gateway.identity.sessions.cookies import BrowserBinder, BrowserSessions, CookieReader
+from gateway.identity.sessions.browser_sessions import BrowserSessions
+from gateway.identity.sessions.cookies import BrowserBinder, CookieReader
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 from gateway.identity.sessions.token_refresh import Refresher
 from tests.support.issuer_world import Clock

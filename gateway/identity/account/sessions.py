@@ -22,7 +22,7 @@ from gateway.core.subject import Device
 from gateway.identity.jose.jws import b64url_encode
 from gateway.identity.login.flow import Login
 from gateway.identity.oidc.relying_party import RelyingParty
-from gateway.identity.sessions.cookies import BrowserSessions
+from gateway.identity.sessions.browser_sessions import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
 _LABEL = b"gateway/v1/csrf"

@@ -29,7 +29,7 @@ from gateway.identity.factors.store import PROOF_LIFE_S, EnrolledFactor, Factors
 from gateway.identity.login.flow import fields_of
 from gateway.identity.login.pending_requests import PendingRequest, PendingRequests
 from gateway.identity.login.return_ticket import ReturnTickets
-from gateway.identity.sessions.cookies import BrowserSessions
+from gateway.identity.sessions.browser_sessions import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 
 COLLECTION = "factor_proof"

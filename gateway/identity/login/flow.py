@@ -29,8 +29,15 @@ from gateway.identity.login.pending_requests import PendingRequest, PendingReque
 from gateway.identity.login.return_ticket import ReturnTickets
 from gateway.identity.oidc.claims import identity_of
 from gateway.identity.oidc.relying_party import RelyingParty
-from gateway.identity.sessions.cookies import BrowserSessions, SessionProof, other_device
+from gateway.identity.sessions.browser_sessions import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
+from gateway.identity.sessions.verification import (
+    SessionProof,
+    check_rotation,
+    locate_session,
+    verify_device_binding,
+    verify_proofs,
+)
 
 COLLECTION = "login"
 TRANSACTION_LIFE_S = 600.0
@@ -225,29 +232,20 @@ class Login:
     async def signed_in(self, facts: RequestFacts, device: Device | None) -> LoginSession | Refusal | None:
         """The login session of this browser on the gateway's own host; None without its cookie.
 
-        Refusals: those of `CookieReader` and of the proofs; `binding_mismatch` ends the session.
+        Refusals: those of `sessions.verification`; `binding_mismatch` ends the session.
         """
         value = read_cookie(facts.header_values("cookie"), SSO)
         if not isinstance(value, str):
             return value
-        browser = await self._cookies.find(value)
-        if browser is None or browser.host != self._host:
-            return Refusal("login_required", "an unknown sign-in cookie")
-        login = await self._logins.live(browser.login_id)
-        if isinstance(login, Refusal):
-            return login
-        if other_device(login, browser, device):
-            await self._logins.end(login.id, "its cookie was used without its device")
-            return Refusal("binding_mismatch", login.id)
-        if browser.rotation != login.rotation:
-            return Refusal("login_required", "a cookie from before a step-up")
-        for proof in self._proofs:
-            held = await proof.prove(browser, login, facts)
-            if isinstance(held, Refusal):
-                if held.reason == "binding_mismatch":
-                    await self._logins.end(login.id, "its key was not proven")
-                return held
-        return login
+        session = await locate_session(self._cookies, self._logins, value, self._host, end_elsewhere=False)
+        if isinstance(session, Refusal):
+            return session
+        browser, login = session
+        refusal = await verify_device_binding(self._logins, login, browser, device) or check_rotation(browser, login)
+        if refusal is not None:
+            return refusal
+        proven = await verify_proofs(self._logins, self._proofs, browser, login, facts)
+        return proven if isinstance(proven, Refusal) else login
 
     # ---- the steps ----
 

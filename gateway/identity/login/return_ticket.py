@@ -19,8 +19,9 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
 from gateway.identity.login.pending_requests import PendingRequest, PendingRequests, cookies_going_on
-from gateway.identity.sessions.cookies import BrowserSessions, other_device
+from gateway.identity.sessions.browser_sessions import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
+from gateway.identity.sessions.verification import is_foreign_device
 
 COLLECTION = "ticket"
 TICKET_LIFE_S = 60.0
@@ -104,7 +105,7 @@ class ReturnTickets:
             if held is not None:
                 return Redirect(self.to_login(held))
             return login if isinstance(login, Refusal) else Refusal("login_expired", "a ticket from before a step-up")
-        if other_device(login, None, device):
+        if is_foreign_device(login, None, device):
             await self._logins.end(login.id, "its ticket was used without its device")
             return Refusal("binding_mismatch", login.id)
         held = await self._held.take(said["held"])

@@ -7,40 +7,28 @@ request. On a zero-log route nothing is written but that the session is in use, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Protocol
 
-from gateway.core.cookies import SESSION, digest, read_cookie
-from gateway.core.ports.documents import Documents
+from gateway.core.cookies import SESSION, read_cookie
 from gateway.core.ports.pipeline import SessionBinder
 from gateway.core.ports.stores import SessionRecord, SessionStore
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session
+from gateway.identity.sessions.browser_sessions import BrowserSession, BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 from gateway.identity.sessions.token_refresh import Refresher
+from gateway.identity.sessions.verification import (
+    SessionProof,
+    check_rotation,
+    locate_session,
+    verify_device_binding,
+    verify_proofs,
+)
 
-COLLECTION = "session"
 _STEP_S = 60.0
-_KEPT_S = 3_600.0
-
-
-@dataclass(frozen=True, slots=True)
-class BrowserSession:
-    """One cookie: a login session's use on one host. `key` is the cookie's digest; `device_id` "" is no device.
-
-    It is good while `rotation` is that of its login session.
-    """
-
-    key: str = field(repr=False)
-    login_id: str
-    host: str
-    device_id: str
-    created_at: float
-    rotation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,61 +37,6 @@ class SignedIn(Identity):
 
     login: LoginSession | None = field(default=None, repr=False, compare=False)
     browser: BrowserSession | None = field(default=None, repr=False, compare=False)
-
-
-class SessionProof(Protocol):
-    """A further proof that a session is used by its holder (a key in the browser)."""
-
-    async def prove(self, browser: BrowserSession, login: LoginSession, facts: RequestFacts) -> Sequence[str] | Refusal:
-        """The names of the proofs that held, none when the session has no such key; a Refusal stops."""
-
-
-class BrowserSessions:
-    """The cookies that are good now. The store keeps only their digests. Raises StoreDown."""
-
-    def __init__(self, documents: Documents, clock: Callable[[], float], random: Callable[[], str]) -> None:
-        self._documents = documents
-        self._clock = clock
-        self._random = random
-
-    async def open(self, login: LoginSession, host: str, device: Device | None) -> str:
-        """A new cookie value for the use of `login` on `host`."""
-        value = self._random()
-        document = {
-            "login_id": login.id,
-            "host": host,
-            "device_id": "" if device is None else device.id,
-            "created_at": self._clock(),
-            "rotation": login.rotation,
-        }
-        await self._documents.put(
-            COLLECTION,
-            digest(value),
-            json.dumps(document).encode(),
-            login.ends_at + _KEPT_S,
-            version=0,
-            group=login.id,
-        )
-        return value
-
-    async def find(self, value: str) -> BrowserSession | None:
-        """The session of a cookie value; None when it is none (any more)."""
-        return await self.at(digest(value))
-
-    async def at(self, key: str) -> BrowserSession | None:
-        """The session with this key; None when it is none (any more)."""
-        document = await self._documents.get(COLLECTION, key, self._clock())
-        return None if document is None else BrowserSession(key, **json.loads(document.value))
-
-    async def close(self, value: str) -> bool:
-        """A cookie is good no more; whether it was."""
-        return await self._documents.delete(COLLECTION, digest(value))
-
-    async def rotate(self, value: str, login: LoginSession, host: str, device: Device | None) -> str:
-        """A new value in place of `value`, as after every change of what a session may do (fixation)."""
-        fresh = await self.open(login, host, device)
-        await self.close(value)
-        return fresh
 
 
 class CookieReader:
@@ -135,24 +68,17 @@ class CookieReader:
             return value
         if facts.protocol == "websocket" and not _from_own_page(facts, route):
             return Refusal("csrf_refused", "a WebSocket from another origin")
-        browser = await self._cookies.find(value)
-        if browser is None:
-            return Refusal("login_required", "an unknown session cookie")
-        if browser.host != facts.host:
-            await self._logins.end(browser.login_id, "its cookie was used on another host")
-            return Refusal("binding_mismatch", f"a cookie of {browser.host}")
-        login = await self._logins.live(browser.login_id)
-        if isinstance(login, Refusal):
-            return login
-        if browser.rotation != login.rotation:
-            return Refusal("login_required", "a cookie from before a step-up")
-        issuer = login.identity.issuer
+        session = await locate_session(self._cookies, self._logins, value, facts.host)
+        if isinstance(session, Refusal):
+            return session
+        browser, login_session = session
+        if refusal := check_rotation(browser, login_session):
+            return refusal
+        issuer = login_session.identity.issuer
         if issuer not in self._issuers or (route.issuers and issuer not in route.issuers):
             return Refusal("login_required", "an issuer that this service does not accept")
-        login = await self._refresher.fresh(login)
-        if isinstance(login, Refusal):
-            return login
-        return self._signed_in(login, browser)
+        login = await self._refresher.fresh(login_session)
+        return login if isinstance(login, Refusal) else self._signed_in(login, browser)
 
     async def again(
         self,
@@ -173,8 +99,8 @@ class CookieReader:
 
     def _signed_in(self, login: LoginSession, browser: BrowserSession) -> SignedIn:
         known = login.subject_now(self._clock())
-        said = {item.name: getattr(known, item.name) for item in fields(Identity)}
-        return SignedIn(**said, login=login, browser=browser)
+        claims = {item.name: getattr(known, item.name) for item in fields(Identity)}
+        return SignedIn(**claims, login=login, browser=browser)
 
 
 class BrowserBinder:
@@ -206,19 +132,16 @@ class BrowserBinder:
         if not isinstance(identity, SignedIn) or identity.login is None or identity.browser is None:
             raise TypeError("not an identity by cookie")
         login, browser = identity.login, identity.browser
-        if other_device(login, browser, device):
-            await self._logins.end(login.id, "its cookie was used without its device")
-            return Refusal("binding_mismatch", login.id)
+        if refusal := await verify_device_binding(self._logins, login, browser, device):
+            return refusal
         bound_by = ["device"] if login.device_id or browser.device_id else []
         if before is not None and before.id == login.id:
             bound_by = list(before.bound_by)
-        for proof in self._proofs if before is None else ():
-            held = await proof.prove(browser, login, facts)
-            if isinstance(held, Refusal):
-                if held.reason == "binding_mismatch":
-                    await self._logins.end(login.id, "its key was not proven")
-                return held
-            bound_by += held
+        if before is None:
+            proven = await verify_proofs(self._logins, self._proofs, browser, login, facts)
+            if isinstance(proven, Refusal):
+                return proven
+            bound_by += proven
         if not in_use:
             pass  # a page that is only left open keeps no session alive
         elif route.zero_log:
@@ -281,9 +204,3 @@ def _from_own_page(facts: RequestFacts, route: Route) -> bool:
     No browser asks first before a page of another origin opens one (RFC 6455 section 10.2).
     """
     return all(origin == facts.origin or origin in route.origins for origin in facts.header_values("origin"))
-
-
-def other_device(login: LoginSession, browser: BrowserSession | None, device: Device | None) -> bool:
-    """Whether a session that is bound to a device is used with another one, or none."""
-    bound = {login.device_id, "" if browser is None else browser.device_id} - {""}
-    return bool(bound) and bound != {"" if device is None else device.id}

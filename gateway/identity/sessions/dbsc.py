@@ -24,7 +24,7 @@ from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.identity.jose.key_proof import ClaimedProof, public_key, read_proof
-from gateway.identity.sessions.cookies import BrowserSession, BrowserSessions
+from gateway.identity.sessions.browser_sessions import BrowserSession, BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
 from gateway.state.collection import Codec, Collection, Entry
 

@@ -22,7 +22,7 @@ class Networks(Model):
 
 
 class Risk(Model):
-    """How unusual a request may be. Without this section no signal is looked at, and every risk is none."""
+    """How unusual a request may be. Without this section no signal runs, and the risk level is always `none`."""
 
     low: float = Field(1.0, gt=0, le=100, description="The score at which the level low begins.")
     medium: float = Field(2.0, gt=0, le=100, description="The score at which the level medium begins.")

@@ -10,14 +10,9 @@ LEFT = {
     "tests/e2e/test_body_obligations.py": 430,
     "tests/e2e/test_edge_cuts.py": 500,
     "tests/e2e/test_edge_limits.py": 470,
-    "tests/e2e/test_shared_signals.py": 495,
     "tests/property/test_own_paths_fuzz.py": 435,
     "tests/unit/core/test_request.py": 430,
     "tests/unit/edge/mitm/test_stream.py": 520,
-    "tests/unit/identity/bearer/test_access_tokens.py": 575,
-    "tests/unit/identity/factors/test_store.py": 520,
-    "tests/unit/identity/login/test_flow.py": 620,
-    "tests/unit/identity/sessions/test_dbsc.py": 550,
     "tests/unit/pipeline/test_pipeline.py": 550,
 }
 

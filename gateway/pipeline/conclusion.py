@@ -99,8 +99,9 @@ class Conclusion:
         # A 403 is about the token only when there was one: no token cures a missing device (RFC 6750 section 3.1).
         about_token = reason(reasons[0]).status == _UNAUTHENTICATED or decision is not None
         step_up = decision.step_up if decision is not None else None
+        texts = self.ports.decider.reason_texts if decision is not None else {}
         challenge = self.challenge(reasons, facts, step_up) if facts is not None and about_token else None
-        reply = deny(facts, reasons, context.decision_id, challenge=challenge, branding=self.branding)
+        reply = deny(facts, reasons, context.decision_id, challenge=challenge, branding=self.branding, texts=texts)
         fields = self.ports.response_fields(facts) if facts is not None else ()
         return reply.with_fields(*fields)
 

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from gateway.core.decision import Decision
 from gateway.core.ports.pipeline import EngineFailure, PolicyEngine
-from gateway.core.reasons import Refusal
+from gateway.core.reasons import Reason, Refusal
 from gateway.policy.contract import parse_answer
 
 _HEADERS = ("request", "headers")
@@ -43,6 +43,11 @@ class Decider:
     def version(self) -> str:
         """The version of the bundle that decides."""
         return self.engine.version
+
+    @property
+    def reason_texts(self) -> Mapping[str, Reason]:
+        """What to tell the person who meets one of the policies' own reason codes."""
+        return self.engine.reason_texts
 
     async def close(self) -> None:
         """Close the engine."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -84,14 +85,16 @@ def deny(
     challenge: str | None = None,
     at: float | None = None,
     branding: Branding = NO_BRANDING,
+    texts: Mapping[str, Reason] = MappingProxyType({}),
 ) -> Reply:
     """The answer to a request that does not go on.
 
     The first code that stands for a refusal gives the status; `facts` is None when the request could not be read.
     `challenge` is the value of WWW-Authenticate (RFC 6750, RFC 9470); a 401 has one in any case. `at` is the time the
-    page shows, seconds since the epoch, by default now; `branding` the company it speaks for.
+    page shows, seconds since the epoch, by default now; `branding` the company it speaks for; `texts` are those of the
+    policies' own codes.
     """
-    reasons = [reason(code) for code in dict.fromkeys(codes) if is_code(code)]
+    reasons = [texts.get(code) or reason(code) for code in dict.fromkeys(codes) if is_code(code)]
     fails = [entry for entry in reasons if entry.status >= _FAILS] or [reason("default_deny")]
     first = fails[0]
     headers = _headers(first.code, decision_id)

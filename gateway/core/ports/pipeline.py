@@ -41,6 +41,10 @@ class PolicyEngine(Protocol):
     def version(self) -> str:
         """A short digest of the loaded bundle (policies and data)."""
 
+    @property
+    def reason_texts(self) -> Mapping[str, Reason]:
+        """What to tell the person who meets one of the policies' own reason codes."""
+
     async def evaluate(self, document: Mapping[str, Any]) -> object:
         """The raw answer for one input document, None when undefined. Raises `EngineFailure`."""
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from gateway.config import Allow, Service, rules_of
 from gateway.core.ports.pipeline import EngineFailure
+from gateway.policy.bundle.annotations import annotations_of, reason_texts
 from gateway.policy.bundle.lint import as_error, wrong_names
+from gateway.policy.bundle.characters import misleading_characters
 from gateway.policy.bundle.model import Bundle, BundleError
 from gateway.policy.contract import ENTRY_POINT, document_json
 from gateway.policy.engines.compiled_policy import CompiledPolicy, Module, PolicyRejected
@@ -52,13 +54,15 @@ def examine(
         problems.append(BundleError("data", 0, "a value cannot be written as JSON", "Numbers must be finite."))
         return None, problems
     problems += _in_the_way(policy)
+    texts, wrong_texts = reason_texts(annotations_of(policy.annotations()))
+    problems += wrong_texts
     if strict and not problems:
         problems += wrong_names(policy, data)
     if problems:
         policy.close()
         return None, problems
     digest = hashlib.sha256(document_json(modules).encode() + b"\0" + data_json).hexdigest()
-    return Bundle(tuple(modules), data_json, digest[:_VERSION_DIGITS], policy), ()
+    return Bundle(tuple(modules), data_json, digest[:_VERSION_DIGITS], policy, texts), ()
 
 
 def service_data(services: Mapping[str, Service]) -> dict[str, Any]:
@@ -105,7 +109,8 @@ def _files(folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
 
 def _text(name: str, file: Path, found: list[BundleError]) -> str | None:
     try:
-        return file.read_text(encoding="utf-8")
+        # As it stands: Python's text mode would make a new line of a carriage return that OPA reads as a comment.
+        return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         found.append(BundleError(name, 0, "the file is not UTF-8", "Save it as UTF-8."))
     except OSError as error:
@@ -116,6 +121,7 @@ def _text(name: str, file: Path, found: list[BundleError]) -> str | None:
 def _modules(path: Path, found: list[BundleError]) -> Iterator[Module]:
     for name, file in _files(path, ".rego"):
         if not name.endswith("_test.rego") and (source := _text(name, file, found)) is not None:
+            found += misleading_characters(name, source)
             yield name, source
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.core.reasons import Reason
 from gateway.policy.engines.compiled_policy import CompiledPolicy, Module
 
 
@@ -34,13 +35,15 @@ class BundleError(ValueError):
 class Bundle:
     """Compiled policies and their data; `version` is a short SHA-256 over all of it.
 
-    `modules`: (path in the folder, source); `data_json`: the whole data document as JSON.
+    `modules`: (path in the folder, source); `data_json`: the whole data document as JSON; `reasons`: the texts of the
+    policies' own reason codes.
     """
 
     modules: tuple[Module, ...]
     data_json: bytes = field(repr=False)
     version: str
     policy: CompiledPolicy = field(repr=False, compare=False)
+    reasons: Mapping[str, Reason] = field(default_factory=dict, repr=False)
 
     @property
     def reads(self) -> Sequence[tuple[str, ...]]:

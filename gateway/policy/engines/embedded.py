@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.ports.pipeline import EngineFailure
+from gateway.core.reasons import Reason
 from gateway.policy.contract import document_json
 from gateway.policy.engines.compiled_policy import (
     CompiledPolicy,
@@ -60,6 +61,11 @@ class EmbeddedEngine:
     def reads(self) -> Sequence[tuple[str, ...]]:
         """What the bundle can read."""
         return self._bundle.reads
+
+    @property
+    def reason_texts(self) -> Mapping[str, Reason]:
+        """The texts of the policies' own reason codes."""
+        return self._bundle.reasons
 
     async def evaluate(self, document: Mapping[str, Any]) -> object:
         """The raw answer, None when undefined. Raises `EngineFailure`: `policy_error`, `policy_timeout`."""

@@ -27,6 +27,7 @@ from opa_client.errors import DeletePolicyError, PolicyNotFoundError, RegoParseE
 from opa_client.opa_async import AsyncOpaClient  # type: ignore[import-untyped]
 
 from gateway.core.ports.pipeline import EngineFailure
+from gateway.core.reasons import Reason
 from gateway.observability import log
 from gateway.policy.bundle.model import Bundle
 from gateway.policy.contract import document_json
@@ -91,6 +92,11 @@ class OpaEngine:
     def reads(self) -> Sequence[tuple[str, ...]]:
         """What the pushed bundle can read; of a bundle that OPA serves by itself nothing is known."""
         return self._bundle.reads if self._bundle is not None else ((),)
+
+    @property
+    def reason_texts(self) -> Mapping[str, Reason]:
+        """The texts of the pushed policies' own reason codes; an OPA with a bundle of its own tells none."""
+        return self._bundle.reasons if self._bundle is not None else {}
 
     async def start(self) -> None:
         """Connect, and push the bundle if there is one. Raises `EngineFailure` `policy_unavailable`."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import uvloop
@@ -142,6 +142,7 @@ class Ports:
     """Every port of the pipeline, as friendly as can be; what a test wants otherwise it overrides."""
 
     version = "v0"
+    reason_texts: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self) -> None:
         self.events: list[Mapping[str, Any]] = []

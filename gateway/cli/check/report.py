@@ -58,7 +58,9 @@ async def examine(
         progress(name)
         keep(look())
     progress("policies")
-    problems += policies(loaded)
+    wrong, doubtful = policies(loaded)
+    problems += wrong
+    warnings += doubtful
     remote: dict[str, Callable[[Config], Awaitable[Sequence[Finding]]]] = {
         "upstreams": check_network.upstreams,
         "issuers": check_network.issuers,

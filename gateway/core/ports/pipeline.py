@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.core.decision import RiskReport
-from gateway.core.reasons import Refusal
+from gateway.core.reasons import Reason, Refusal
 from gateway.core.request import Peer, RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session

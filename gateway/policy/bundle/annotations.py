@@ -1,10 +1,10 @@
 """Rego metadata annotations: what a policy says about itself, and the texts of its own reason codes.
 
-    # METADATA
-    # title: Exports end with the week
-    # custom:
-    #   reasons:
-    #     weekend_closed: {what: "Nothing is exported at the weekend.", fix: "Come back on Monday."}
+# METADATA
+# title: Exports end with the week
+# custom:
+#   reasons:
+#     weekend_closed: {what: "Nothing is exported at the weekend.", fix: "Come back on Monday."}
 """
 
 from __future__ import annotations

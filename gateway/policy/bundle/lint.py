@@ -44,6 +44,7 @@ _FIXES = {
     "shadowed_name": "Give the variable another name.",
     "unused_library_rule": "Remove it, or use it.",
     "data_error": "Correct the JSON.",
+    "unreported_posture": "Write what must hold as a rule of its own and negate it: `not encrypted`.",
 }
 
 
@@ -53,9 +54,14 @@ def wrong_names(policy: CompiledPolicy, data: Mapping[str, Any]) -> list[BundleE
 
 
 def remarks(policy: CompiledPolicy, data: Mapping[str, Any]) -> list[BundleError]:
-    """The same, and what is merely untidy: unused rules of libraries, and shadowed names."""
+    """The same, what may not be meant, and what is merely untidy: unused rules of libraries, and shadowed names."""
     schema = _extended(_schema("data"), data)
     return [as_error(problem) for problem in policy.check(_schema("input"), schema, sorted(ANSWER_MEMBERS))]
+
+
+def warnings(policy: CompiledPolicy, data: Mapping[str, Any]) -> list[BundleError]:
+    """What loads and may not mean what its author meant."""
+    return [problem for problem in remarks(policy, data) if problem.code == "unreported_posture"]
 
 
 def as_error(problem: PolicyProblem) -> BundleError:

@@ -16,8 +16,8 @@ from typing import Any
 from gateway.config import Allow, Service, rules_of
 from gateway.core.ports.pipeline import EngineFailure
 from gateway.policy.bundle.annotations import annotations_of, reason_texts
-from gateway.policy.bundle.lint import as_error, wrong_names
 from gateway.policy.bundle.characters import misleading_characters
+from gateway.policy.bundle.lint import as_error, wrong_names
 from gateway.policy.bundle.model import Bundle, BundleError
 from gateway.policy.contract import ENTRY_POINT, document_json
 from gateway.policy.engines.compiled_policy import CompiledPolicy, Module, PolicyRejected

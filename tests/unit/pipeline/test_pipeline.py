@@ -84,6 +84,10 @@ class Ports:
     async def assess(self, *args):
         return await self._await("assess", *args)
 
+    @property
+    def reason_texts(self):
+        return {}
+
     async def decide(self, *args):
         return await self._await("decide", *args)
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from gateway.core.decision import Decision, Obligation
 from gateway.core.ports.pipeline import EngineFailure
-from gateway.core.reasons import REASONS, Refusal
+from gateway.core.reasons import REASONS, Reason, Refusal
 from gateway.policy.contract import document_json, parse_answer
 from gateway.policy.decider import Decider
 
@@ -27,6 +28,7 @@ class Scripted:
 
     in_process = False
     reads: tuple[tuple[str, ...], ...] = ((),)
+    reason_texts: Mapping[str, Reason] = MappingProxyType({})
 
     async def evaluate(self, document: Mapping[str, Any]) -> object:
         self.calls += 1

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from gateway.core.reasons import REASONS
+from gateway.core.reasons import REASONS, Reason
 from gateway.core.request import Peer, RequestFacts
 from gateway.replies.replies import deny, redirect
 
@@ -255,3 +255,25 @@ def test_a_redirect_is_not_stored_and_may_set_cookies() -> None:
 def test_a_redirect_to_a_doubtful_address_raises(location: Any) -> None:
     with pytest.raises(ValueError, match=r"address|ASCII"):
         redirect(location, "login_required", "d")
+
+
+HOSTILE = '</strong><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7*7 }} {% raw %} &lt;b&gt; "quoted"'
+
+
+def test_the_policies_own_words_stand_on_the_page_as_text():
+    texts = {"weekend_closed": Reason("weekend_closed", 403, f"Closed. {HOSTILE}", f"Come back. {HOSTILE}")}
+    page = deny(PAGE, ("weekend_closed",), "d1", texts=texts).body.decode()
+    plain = deny(PAGE, ("weekend_closed",), "d1").body.decode()
+    outline = Outline(page)
+    assert [tag for tag, _ in outline.tags] == [tag for tag, _ in Outline(plain).tags]
+    assert f"Closed. {HOSTILE}" in outline.words
+    assert f"Come back. {HOSTILE}" in outline.words
+
+
+def test_the_policies_own_words_stand_in_json_and_grpc_and_change_no_header_else():
+    texts = {"weekend_closed": Reason("weekend_closed", 403, "Closed.\r\nset-cookie: x=1", "Come back.")}
+    reply = deny(facts(), ("weekend_closed",), "d1", texts=texts)
+    assert json.loads(reply.body)["detail"] == "Closed.\r\nset-cookie: x=1 Come back."
+    called = dict(deny(GRPC, ("weekend_closed",), "d1", texts=texts).headers)
+    assert called["grpc-message"] == "weekend_closed: Closed.%0D%0Aset-cookie: x=1"
+    assert set(dict(reply.headers)) == set(dict(deny(facts(), ("weekend_closed",), "d1").headers))

@@ -30,6 +30,7 @@ func check(request, _ []byte) any {
 	found = append(found, p.unknownMembers(wanted.Answer)...)
 	found = append(found, p.unused()...)
 	found = append(found, p.shadowed()...)
+	found = append(found, p.silentOnMissing()...)
 	if found == nil {
 		found = []problem{}
 	}

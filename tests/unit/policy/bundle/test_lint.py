@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.policy.bundle import lint
 from gateway.policy.bundle.loader import examine
 from tests.support.paths import POLICIES
 
@@ -132,3 +133,42 @@ def test_what_is_right_is_left_alone(folder: Path, source: str) -> None:
     if "acme" not in source:
         source += '\nblocks contains "never" if data.acme.hours.closed\n'
     assert found(folder, source) == []
+
+
+def doubts(folder: Path, source: str) -> list[tuple[int, str]]:
+    (folder / "gateway" / "own.rego").write_text(f"package gateway.authz\n\n{source}", encoding="utf-8")
+    bundle, problems = examine(folder, {}, strict=True)
+    assert bundle is not None, problems
+    return [(error.line, error.message) for error in lint.warnings(bundle.policy, bundle.data)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'blocks contains "old" if input.device.posture.encrypted == false\n',
+        'blocks contains "old" if input.device.posture.encrypted != true\n',
+        'blocks contains "old" if { found := input.device.posture.encrypted; found == false }\n',
+        'challenges contains "old" if input.device.posture["encrypted"] == false\n',
+        'blocks contains "old" if not startswith(lower(input.device.posture.encrypted), "yes")\n',
+        'blocks contains "old" if old\n\nold if input.device.posture.encrypted == false\n',
+        'blocks contains "old" if not new\n\nnew if not input.device.posture.encrypted == false\n',
+    ],
+)
+def test_a_posture_member_that_no_device_must_report_and_nobody_misses_is_doubtful(folder: Path, source: str) -> None:
+    doubted = doubts(folder, source)
+    assert [message for _, message in doubted] == ["a device that does not report posture.encrypted is not objected to"]
+    assert doubted[0][0] > 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'blocks contains "old" if not input.device.posture.encrypted\n',
+        'blocks contains "old" if not safe\n\nsafe if input.device.posture.encrypted == true\n',
+        'blocks contains "old" if object.get(input.device.posture, "encrypted", false) == false\n',
+        'blocks contains "old" if input.device.posture.os == "9"\n\nblocks contains "x" if not input.device.posture.os\n',
+        'obligations contains {"kind": "no_store"} if input.device.posture.encrypted == false\n',
+    ],
+)
+def test_a_posture_member_that_is_missed_is_in_order(folder: Path, source: str) -> None:
+    assert doubts(folder, source) == []

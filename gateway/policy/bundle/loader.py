@@ -107,47 +107,47 @@ def _files(folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
             yield "/".join(parts), file
 
 
-def _text(name: str, file: Path, found: list[BundleError]) -> str | None:
+def _text(name: str, file: Path, problems: list[BundleError]) -> str | None:
     try:
         # As it stands: Python's text mode would make a new line of a carriage return that OPA reads as a comment.
         return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
-        found.append(BundleError(name, 0, "the file is not UTF-8", "Save it as UTF-8."))
+        problems.append(BundleError(name, 0, "the file is not UTF-8", "Save it as UTF-8."))
     except OSError as error:
-        found.append(BundleError(name, 0, f"the file cannot be read ({error.strerror})", "Check its permissions."))
+        problems.append(BundleError(name, 0, f"the file cannot be read ({error.strerror})", "Check its permissions."))
     return None
 
 
-def _modules(path: Path, found: list[BundleError]) -> Iterator[Module]:
+def _modules(path: Path, problems: list[BundleError]) -> Iterator[Module]:
     for name, file in _files(path, ".rego"):
-        if not name.endswith("_test.rego") and (source := _text(name, file, found)) is not None:
-            found += misleading_characters(name, source)
+        if not name.endswith("_test.rego") and (source := _text(name, file, problems)) is not None:
+            problems += misleading_characters(name, source)
             yield name, source
 
 
-def _data(folder: Path, services: Mapping[str, Any], found: list[BundleError]) -> dict[str, Any]:
+def _data(folder: Path, services: Mapping[str, Any], problems: list[BundleError]) -> dict[str, Any]:
     data: dict[str, Any] = {"gateway": {"services": dict(services)}}
     for name, file in _files(folder, ".json"):
-        text = _text(name, file, found)
+        text = _text(name, file, problems)
         if text is None:
             continue
         label = f"data/{name}"
         try:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
-            found.append(BundleError(label, error.lineno, error.msg, "Correct the JSON."))
+            problems.append(BundleError(label, error.lineno, error.msg, "Correct the JSON."))
             continue
         except (ValueError, RecursionError) as error:
-            found.append(BundleError(label, 0, str(error), "Correct the JSON."))
+            problems.append(BundleError(label, 0, str(error), "Correct the JSON."))
             continue
         for part in reversed(name.split("/")[:-1]):
             value = {part: value}
         if not isinstance(value, dict):
-            found.append(BundleError(label, 0, "the file is no JSON object", "Give every value a name."))
+            problems.append(BundleError(label, 0, "the file is no JSON object", "Give every value a name."))
         elif (clash := _merge(data, value, ())) is not None:
             what = f"data.{'.'.join(clash)} is there already"
             fix = "data.gateway.services comes from the configuration; every other place may be filled once."
-            found.append(BundleError(label, 0, what, fix))
+            problems.append(BundleError(label, 0, what, fix))
     return data
 
 

@@ -166,7 +166,7 @@ def test_a_posture_member_that_no_device_must_report_and_nobody_misses_is_doubtf
         'blocks contains "old" if not input.device.posture.encrypted\n',
         'blocks contains "old" if not safe\n\nsafe if input.device.posture.encrypted == true\n',
         'blocks contains "old" if object.get(input.device.posture, "encrypted", false) == false\n',
-        'blocks contains "old" if input.device.posture.os == "9"\n\nblocks contains "x" if not input.device.posture.os\n',
+        'blocks contains "a" if input.device.posture.os == "9"\n\nblocks contains "b" if not input.device.posture.os\n',
         'obligations contains {"kind": "no_store"} if input.device.posture.encrypted == false\n',
     ],
 )

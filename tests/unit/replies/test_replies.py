@@ -260,7 +260,7 @@ def test_a_redirect_to_a_doubtful_address_raises(location: Any) -> None:
 HOSTILE = '</strong><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7*7 }} {% raw %} &lt;b&gt; "quoted"'
 
 
-def test_the_policies_own_words_stand_on_the_page_as_text():
+def test_the_policies_own_words_stand_on_the_page_as_text() -> None:
     texts = {"weekend_closed": Reason("weekend_closed", 403, f"Closed. {HOSTILE}", f"Come back. {HOSTILE}")}
     page = deny(PAGE, ("weekend_closed",), "d1", texts=texts).body.decode()
     plain = deny(PAGE, ("weekend_closed",), "d1").body.decode()
@@ -270,7 +270,7 @@ def test_the_policies_own_words_stand_on_the_page_as_text():
     assert f"Come back. {HOSTILE}" in outline.words
 
 
-def test_the_policies_own_words_stand_in_json_and_grpc_and_change_no_header_else():
+def test_the_policies_own_words_stand_in_json_and_grpc_and_change_no_header_else() -> None:
     texts = {"weekend_closed": Reason("weekend_closed", 403, "Closed.\r\nset-cookie: x=1", "Come back.")}
     reply = deny(facts(), ("weekend_closed",), "d1", texts=texts)
     assert json.loads(reply.body)["detail"] == "Closed.\r\nset-cookie: x=1 Come back."

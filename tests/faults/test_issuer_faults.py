@@ -60,10 +60,10 @@ class Asking:
             peer=Peer("192.0.2.1", 1),
             client_ip="192.0.2.1",
         )
-        started = time.perf_counter()
+        started = time.monotonic()
         route = Route(service="s", host="staff.example.com", introspect_cache_s=10.0 if introspects else None)
         found = await self.reader.read(facts, route)
-        self.slowest_s = max(self.slowest_s, time.perf_counter() - started)
+        self.slowest_s = max(self.slowest_s, time.monotonic() - started)
         return found.reason if isinstance(found, Refusal) else "ok"
 
 

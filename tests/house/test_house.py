@@ -161,3 +161,13 @@ def test_no_test_module_reads_the_clock_when_it_is_imported() -> None:
                 readers.add(name_of(path))
     # What it gives is an hour old already, so that nothing hangs on how long a run takes.
     assert readers == {"tests/support/clock.py"}
+
+
+def test_no_test_measures_speed_by_the_clock() -> None:
+    """A busy machine is no slower program: `tests.support.cost` compares processor time, `make bench` gives figures."""
+    clocks = ("perf_" + "counter", "process_time_" + "ns")
+    assert [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted(ROOT.glob("tests/**/*.py"))
+        if any(clock in path.read_text(encoding="utf-8") for clock in clocks)
+    ] == []

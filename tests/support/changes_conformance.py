@@ -83,21 +83,21 @@ class ChangesConformance:
             waiting = asyncio.create_task(other.wait(number, 10.0))
             await asyncio.sleep(0.05)
             assert not waiting.done()
-            started = time.perf_counter()
+            started = time.monotonic()
             await store.announce("all", "")
             await waiting
-            assert time.perf_counter() - started < 0.25
+            assert time.monotonic() - started < 2
 
     async def test_waiting_ends_at_once_when_there_is_news(self, store: Store) -> None:
         await store.announce("all", "")
-        started = time.perf_counter()
+        started = time.monotonic()
         await store.wait(0, 10.0)
-        assert time.perf_counter() - started < 0.5
+        assert time.monotonic() - started < 5
 
     async def test_waiting_ends_when_the_time_is_over(self, store: Store) -> None:
-        started = time.perf_counter()
+        started = time.monotonic()
         await store.wait(0, 0.2)
-        assert 0.15 < time.perf_counter() - started < 2
+        assert 0.15 < time.monotonic() - started < 2
 
     async def test_several_wait_at_the_same_time(self, store: Store, other: Store) -> None:
         waiting = [asyncio.create_task(store.wait(0, 10.0)) for _ in range(10)]

@@ -1,6 +1,5 @@
 """What pages are drawn with, and what becomes of a page that cannot be drawn."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from gateway.core.request import Peer, RequestFacts
 from gateway.replies import rendering
 from gateway.replies.rendering import Branding
 from gateway.replies.replies import deny
+from tests.support.cost import cost
 
 PAGE = RequestFacts(
     *("GET", "wiki.example", "/x", ("x",), "q=canary", (), (("sec-fetch-mode", "navigate"),), "h2", 0),
@@ -110,9 +110,4 @@ def test_a_value_that_a_template_misses_is_no_page() -> None:
 
 def test_a_denial_costs_less_than_a_millisecond() -> None:
     deny(PAGE, ("role_missing",), "d1")
-    took = []
-    for _ in range(50):
-        started = time.perf_counter()
-        deny(PAGE, ("role_missing", "device_required"), "d1")
-        took.append(time.perf_counter() - started)
-    assert sorted(took)[10] < 0.001
+    assert cost(lambda: deny(PAGE, ("role_missing", "device_required"), "d1"), 10) < 100

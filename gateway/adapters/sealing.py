@@ -23,7 +23,7 @@ _MASTER_KEY_BYTES = 32
 
 
 class Seal:
-    """Closes and opens values. Raises ValueError for a master key that is not 32 bytes."""
+    """Authenticated encryption of values (AES-256-GCM). Raises ValueError for a master key that is not 32 bytes."""
 
     def __init__(self, master_key: bytes) -> None:
         if len(master_key) != _MASTER_KEY_BYTES:
@@ -31,12 +31,12 @@ class Seal:
         derive = HKDF(hashes.SHA256(), length=32, salt=None, info=b"gateway/v1/store-secrets")
         self._cipher = AESGCM(derive.derive(master_key))
 
-    def close(self, purpose: str, name: str, value: bytes) -> bytes:
+    def seal(self, purpose: str, name: str, value: bytes) -> bytes:
         """The sealed value."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return _VERSION + nonce + self._cipher.encrypt(nonce, value, _context(purpose, name))
 
-    def open(self, purpose: str, name: str, sealed: bytes) -> bytes:
+    def unseal(self, purpose: str, name: str, sealed: bytes) -> bytes:
         """The value. Raises ValueError when it was sealed under another key, name or format, or was changed."""
         if sealed[:1] != _VERSION:
             raise ValueError("a sealed value of an unknown format")

@@ -84,7 +84,7 @@ class RedisChanges(RedisServer):
 
     def change_name(self, key: str) -> bytes:
         """What a change is about, as it travels."""
-        return self.seal.close(_PURPOSE, _NAME, key.encode("utf-8", "surrogatepass"))
+        return self.seal.seal(_PURPOSE, _NAME, key.encode("utf-8", "surrogatepass"))
 
     async def _last(self) -> tuple[int, bytes]:
         number, name = await self.look(lua.LATEST, [])
@@ -103,7 +103,7 @@ class RedisChanges(RedisServer):
     def _change(self, row: Sequence[object]) -> Change:
         match row:
             case [bytes() as number, [_, bytes() as kind, _, bytes() as sealed, *_]]:
-                key = self.opened(_PURPOSE, _NAME, sealed).decode("utf-8", "surrogatepass")
+                key = self.unsealed(_PURPOSE, _NAME, sealed).decode("utf-8", "surrogatepass")
                 return Change(self._stand_at(int(number.partition(b"-")[0]), sealed), kind.decode(), key)
         raise StoreDown("redis: a change that nobody can read")
 

@@ -47,7 +47,7 @@ class RedisDocuments:
         digest = server.hidden("document", collection, key)
         kin = server.hidden("group", collection, group) if group else b""
         name = key.encode("utf-8", "surrogatepass")
-        sealed = server.seal.close(_purpose(collection), digest.hex(), _LENGTH.pack(len(name)) + name + value)
+        sealed = server.seal.seal(_purpose(collection), digest.hex(), _LENGTH.pack(len(name)) + name + value)
         keys = [lua.DOCUMENT + digest, lua.GROUP + (kin or digest)]
         times = (repr(server.clock()), lua.MARGIN_S)
         reply = await server.run(lua.PUT_DOCUMENT, keys, digest, kin, repr(expires_at), sealed, version, *times)
@@ -80,7 +80,7 @@ class RedisDocuments:
             version, _, expires_at, _ = _HEAD.unpack_from(value)
             if expires_at <= now:
                 return None
-            opened = self._server.opened(_purpose(collection), digest.hex(), value[_HEAD.size :])
+            opened = self._server.unsealed(_purpose(collection), digest.hex(), value[_HEAD.size :])
             start = _LENGTH.size + _LENGTH.unpack_from(opened)[0]
         except struct.error:
             raise StoreDown("redis: a document that nobody can read") from None

@@ -136,10 +136,10 @@ class RedisServer:
         """Remember that the change of this number must never be lost."""
         self._newest = max(self._newest, sequence)
 
-    def opened(self, purpose: str, name: str, sealed: bytes) -> bytes:
+    def unsealed(self, purpose: str, name: str, sealed: bytes) -> bytes:
         """A sealed value, opened. Raises StoreDown when it does not open."""
         try:
-            return self.seal.open(purpose, name, sealed)
+            return self.seal.unseal(purpose, name, sealed)
         except ValueError as error:
             raise StoreDown(str(error)) from error
 

@@ -62,7 +62,7 @@ class RedisStore(RedisChanges):
         """Write a record over exactly this value, b"" for none; whether it was written."""
         fields = json.dumps([*astuple(record)[1:9], dict(record.posture)]).encode("ascii")
         mark = b"R" if record.status == "revoked" else b"-"
-        sealed = mark + self.seal.close(_DEVICE, record.id, fields)
+        sealed = mark + self.seal.seal(_DEVICE, record.id, fields)
         revoked = "" if record.revoked_at is None else repr(record.revoked_at)
         change = self.change_name(record.id)
         values = (_text(record.id), over, sealed, revoked, repr(self.clock()), change)
@@ -128,7 +128,7 @@ class RedisStore(RedisChanges):
             _TIMES.pack(record.created_at, record.last_seen_at, record.expires_at, revoked)
             + _LENGTH.pack(len(why))
             + why
-            + self.seal.close(_SESSION, record.id, _text(person))
+            + self.seal.seal(_SESSION, record.id, _text(person))
         )
         name = _text(record.id)
         keys = [lua.SESSION + name, self._subject(record.subject)]
@@ -156,12 +156,12 @@ class RedisStore(RedisChanges):
         for raw, value in zip(pairs[::2], pairs[1::2], strict=True):
             name = _name(raw)
             created_at = _TIME.unpack_from(value)[0]
-            secrets.append((name, created_at, self.opened(purpose, name, value[_TIME.size :])))
+            secrets.append((name, created_at, self.unsealed(purpose, name, value[_TIME.size :])))
         return sorted(secrets, key=lambda secret: (secret[1], secret[0]), reverse=True)
 
     async def put_secret(self, purpose: str, name: str, created_at: float, value: bytes) -> bool:
         """Add a secret; False when one of that purpose and name is there already."""
-        sealed = _TIME.pack(created_at) + self.seal.close(purpose, name, value)
+        sealed = _TIME.pack(created_at) + self.seal.seal(purpose, name, value)
         return bool(await self.write("HSETNX", lua.SECRETS + _text(purpose), _text(name), sealed) == 1)
 
     async def drop_secret(self, purpose: str, name: str) -> None:
@@ -174,7 +174,7 @@ class RedisStore(RedisChanges):
         return lua.SUBJECT + self.hidden("subject", subject)
 
     def _why(self, session_id: str, why: str) -> bytes:
-        return self.seal.close(_WHY, session_id, _text(why)) if why else b""
+        return self.seal.seal(_WHY, session_id, _text(why)) if why else b""
 
     async def _every_session(self) -> list[SessionRecord]:
         records: list[SessionRecord] = []
@@ -191,15 +191,15 @@ class RedisStore(RedisChanges):
         return [self._session(_name(name), value) for name, value in pairs if value is not None]
 
     def _device(self, device_id: str, value: bytes) -> DeviceRecord:
-        return DeviceRecord(device_id, *json.loads(self.opened(_DEVICE, device_id, value[1:])))
+        return DeviceRecord(device_id, *json.loads(self.unsealed(_DEVICE, device_id, value[1:])))
 
     def _session(self, session_id: str, value: bytes) -> SessionRecord:
         try:
             created_at, last_seen_at, expires_at, revoked = _TIMES.unpack_from(value)
             start = _TIMES.size + _LENGTH.size
             end = start + _LENGTH.unpack_from(value, _TIMES.size)[0]
-            why = _name(self.opened(_WHY, session_id, value[start:end])) if end > start else ""
-            issuer, subject, identity, device_id = json.loads(self.opened(_SESSION, session_id, value[end:]))
+            why = _name(self.unsealed(_WHY, session_id, value[start:end])) if end > start else ""
+            issuer, subject, identity, device_id = json.loads(self.unsealed(_SESSION, session_id, value[end:]))
         except (struct.error, ValueError) as error:
             raise StoreDown(f"redis: a session that nobody can read ({type(error).__name__})") from None
         revoked_at = None if revoked < 0 else revoked

@@ -40,7 +40,7 @@ class SqliteDocuments:
         self, collection: str, key: str, value: bytes, expires_at: float, *, version: int | None, group: str
     ) -> bool:
         now = self._file.clock()
-        sealed = self._file.seal.close(_purpose(collection), key, value)
+        sealed = self._file.seal.seal(_purpose(collection), key, value)
 
         def write(db: Connection) -> bool:
             db.execute(sql.PRUNE_DOCUMENTS, (now,))
@@ -71,7 +71,7 @@ class SqliteDocuments:
         return None if row is None or row[1] <= now else row
 
     def _document(self, collection: str, key: str, version: int, expires_at: float, sealed: bytes) -> Document:
-        return Document(key, self._file.opened(_purpose(collection), key, sealed), version, expires_at)
+        return Document(key, self._file.unsealed(_purpose(collection), key, sealed), version, expires_at)
 
 
 def _purpose(collection: str) -> str:

@@ -76,10 +76,10 @@ class SqliteFile:
             raise StoreDown("the store is closed") from error
         return await asyncio.wrap_future(answer)
 
-    def opened(self, purpose: str, name: str, sealed: bytes) -> bytes:
+    def unsealed(self, purpose: str, name: str, sealed: bytes) -> bytes:
         """A sealed value, opened. Raises StoreDown when it does not open."""
         try:
-            return self.seal.open(purpose, name, sealed)
+            return self.seal.unseal(purpose, name, sealed)
         except ValueError as error:
             raise StoreDown(str(error)) from error
 

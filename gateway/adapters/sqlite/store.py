@@ -153,13 +153,13 @@ class SqliteStore(SqliteChanges):
         """(name, created_at, value) of every secret of a purpose, newest first. StoreDown when one does not open."""
         statement = "SELECT name, created_at, sealed FROM secrets WHERE purpose = ? ORDER BY created_at DESC, name DESC"
         return [
-            (name, created_at, self.opened(purpose, name, sealed))
+            (name, created_at, self.unsealed(purpose, name, sealed))
             for name, created_at, sealed in self.every(statement, (purpose,))
         ]
 
     async def put_secret(self, purpose: str, name: str, created_at: float, value: bytes) -> bool:
         """Add a secret; False when one of that purpose and name is there already."""
-        row = (purpose, name, created_at, self.seal.close(purpose, name, value))
+        row = (purpose, name, created_at, self.seal.seal(purpose, name, value))
         return (
             await self.write(lambda db: db.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?, ?, ?)", row).rowcount)
             == 1

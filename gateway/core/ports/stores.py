@@ -197,7 +197,7 @@ class Changes(Protocol):
         """Every change after number `after`, oldest first.
 
         None when some of them are forgotten, or when the store has begun anew (its `latest` is less than `after`): the
-        caller then has to take everything as changed. At least the last 10,000 changes and the last hour are kept.
+        caller then judges everything again. At least the last 10,000 changes and the last hour are kept.
         """
 
     async def wait(self, after: int, timeout_s: float) -> None:

@@ -15,31 +15,31 @@ SEAL = Seal(bytes(range(32)))
 
 @given(st.text(), st.text(), st.binary())
 def test_what_was_sealed_opens(purpose: str, name: str, value: bytes) -> None:
-    assert SEAL.open(purpose, name, SEAL.close(purpose, name, value)) == value
+    assert SEAL.unseal(purpose, name, SEAL.seal(purpose, name, value)) == value
 
 
 @given(st.integers(0, 32), st.integers(1, 255))
 def test_one_changed_byte_anywhere_does_not_open(at: int, flip: int) -> None:
-    sealed = bytearray(SEAL.close("p", "n", b"abcd"))
+    sealed = bytearray(SEAL.seal("p", "n", b"abcd"))
     sealed[at] ^= flip
     with pytest.raises(ValueError, match="sealed value"):
-        SEAL.open("p", "n", bytes(sealed))
+        SEAL.unseal("p", "n", bytes(sealed))
 
 
 @given(st.binary(max_size=64))
 def test_garbage_does_not_open(sealed: bytes) -> None:
     with pytest.raises(ValueError, match=r"sealed value|[Nn]once"):
-        SEAL.open("p", "n", sealed)
+        SEAL.unseal("p", "n", sealed)
 
 
 @pytest.mark.parametrize(("purpose", "name"), [("p", "m"), ("q", "n"), ("pn", ""), ("", "pn")])
 def test_a_value_belongs_to_its_purpose_and_name(purpose: str, name: str) -> None:
     with pytest.raises(ValueError, match="does not open"):
-        SEAL.open(purpose, name, SEAL.close("p", "n", b"value"))
+        SEAL.unseal(purpose, name, SEAL.seal("p", "n", b"value"))
 
 
 def test_equal_values_are_sealed_differently() -> None:
-    assert SEAL.close("p", "n", b"value") != SEAL.close("p", "n", b"value")
+    assert SEAL.seal("p", "n", b"value") != SEAL.seal("p", "n", b"value")
 
 
 def test_a_master_key_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:

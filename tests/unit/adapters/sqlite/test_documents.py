@@ -208,7 +208,7 @@ def test_every_read_goes_by_an_index(store: SqliteStore) -> None:
 async def test_a_read_among_many_takes_microseconds(documents: SqliteDocuments, store: SqliteStore) -> None:
     value = bytes(600)
     rows = [
-        ("session", f"{n:064x}", f"g{n % 1000}", None, END, store.seal.close("documents/session", f"{n:064x}", value))
+        ("session", f"{n:064x}", f"g{n % 1000}", None, END, store.seal.seal("documents/session", f"{n:064x}", value))
         for n in range(100_000)
     ]
     await store.write(lambda db: db.executemany(statements.PUT_DOCUMENT, rows).rowcount)

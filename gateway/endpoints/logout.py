@@ -21,6 +21,7 @@ from gateway.replies.replies import Reply
 
 _FORM_LIMIT_BYTES = 32_768
 _FIELDS = 16
+_SIGNATURES = ("zitadel-signature", "x-zitadel-signature")
 _WEBHOOK_STATUS = {"malformed_request": 400, "body_too_large": 413}
 _UNAVAILABLE = 503
 
@@ -57,7 +58,8 @@ class LogoutEndpoints:
         receiver = self.webhooks.get(request.slug)
         if receiver is None:
             return oauth_error_reply(404, "no such issuer")
-        signatures = list(request.facts.header_values("zitadel-signature"))
+        # Zitadel's documentation and its source spell the header differently; either alone is the signature.
+        signatures = [value for name in _SIGNATURES for value in request.facts.header_values(name)]
         outcome = await receiver.receive(signatures, request.body)
         if not isinstance(outcome, Refusal):
             return empty_reply(200)

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gateway.identity.zitadel.events import EVENT_TYPES
 from tests.support.zitadel_world import Answer, Asked, FakeZitadel, zitadel
 
 BLOCKED: Answer = (400, {"code": 3, "message": "Errors.Target.DeniedURL", "details": [{"id": "EXEC-x"}]})
+FORBIDDEN: Answer = (403, {"code": 7, "message": "No matching permissions found"})
+UNKNOWN_EVENT: Answer = (400, {"code": 3, "message": "Errors.Execution.ConditionInvalid", "details": [{"id": "EXEC-y"}]})
 MISSING: Answer = (404, {"code": 5, "message": "not found"})
 
 
@@ -34,6 +37,8 @@ class Instance:
         self.tokens = 0
         self.blocked = False
         self.is_owner = True
+        self.unknown_events: set[str] = set()
+        self.forbidden: set[str] = set()
         # protojson: what is zero is left out, so lockout and expiry are empty.
         self.policies: dict[str, dict[str, Any]] = {
             "policies/login": {
@@ -68,13 +73,12 @@ class Instance:
             return None
         service, _, method = asked.path.rpartition("/")
         if service.startswith("/zitadel."):
-            return 200, getattr(self, f"_{method}")(asked.body)
+            answer = FORBIDDEN if method in self.forbidden else getattr(self, f"_{method}")(asked.body)
+            return answer if isinstance(answer, tuple) else (200, answer)
         if asked.path.startswith("/admin/v1/"):
             return self._policy(asked)
         if asked.path.startswith("/v2/settings/"):
             return 200, {"settings": self._settings(asked.path.removeprefix("/v2/settings/"))}
-        if asked.path.startswith("/v2/actions/"):
-            return self._actions(asked)
         return None
 
     def _id(self) -> str:
@@ -150,33 +154,47 @@ class Instance:
 
     # ---- actions, policies ----
 
-    def _actions(self, asked: Asked) -> Answer:
-        part = asked.path.removeprefix("/v2/actions/")
-        if part == "targets/search":
-            return 200, {"targets": list(self.targets.values())}
-        if part == "executions/search":
-            found = [{"condition": {"event": {"event": name}}, "targets": ids} for name, ids in self.executions.items()]
-            return 200, {"executions": found + self.extra_executions}
-        if not self.is_owner:
-            return 403, {"code": 7, "message": "No matching permissions found"}
-        if part == "executions":
-            self.executions[asked.body["condition"]["event"]["event"]] = asked.body["targets"]
-            return 200, {"setDate": "now"}
-        if self.blocked and asked.method == "POST":
-            return BLOCKED
-        name = part.partition("/")[2]
-        if asked.method == "DELETE":
-            del self.targets[name]
-            return 200, {}
-        if not name:
-            name = self._id()
-            self.targets[name] = {"id": name, **asked.body}
-            return 200, {"id": name, "signingKey": "signing-key-one"}
-        self.targets[name].update(asked.body)
-        return 200, {"signingKey": "signing-key-two"} if "expirationSigningKey" in asked.body else {}
+    def _ListTargets(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        return {"targets": list(self.targets.values())}
+
+    def _CreateTarget(self, body: Any) -> dict[str, Any] | Answer:  # noqa: N802
+        if refusal := self._refusal():
+            return refusal
+        name = self._id()
+        self.targets[name] = {"id": name, **body}
+        return {"id": name, "signingKey": "signing-key-one"}
+
+    def _UpdateTarget(self, body: Any) -> dict[str, Any] | Answer:  # noqa: N802
+        if refusal := self._refusal():
+            return refusal
+        self.targets[body["id"]].update(body)
+        return {"signingKey": "signing-key-two"} if "expirationSigningKey" in body else {}
+
+    def _DeleteTarget(self, body: Any) -> dict[str, Any]:  # noqa: N802
+        del self.targets[body["id"]]
+        return {}
+
+    def _refusal(self) -> Answer | None:
+        return BLOCKED if self.blocked else None if self.is_owner else FORBIDDEN
+
+    def _ListExecutions(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        found = [{"condition": {"event": {"event": name}}, "targets": ids} for name, ids in self.executions.items()]
+        return {"executions": found + self.extra_executions}
+
+    def _SetExecution(self, body: Any) -> dict[str, Any] | Answer:  # noqa: N802
+        event = body["condition"]["event"]["event"]
+        if event in self.unknown_events:
+            return UNKNOWN_EVENT
+        self.executions[event] = body["targets"]
+        return {"setDate": "2026-01-01T00:00:00Z"}
 
     def _policy(self, asked: Asked) -> Answer:
         name = asked.path.removeprefix("/admin/v1/")
+        if name == "events/types/_search":
+            return 200, {"eventTypes": [{"type": kind} for kind in EVENT_TYPES if kind not in self.unknown_events]}
+        # The admin service of Zitadel: GET policies/lockout, PUT policies/password/lockout, and not the other.
+        written = {"policies/password/lockout": "policies/lockout", "policies/lockout": ""}
+        name = written.get(name, name) if asked.method == "PUT" else name
         if name not in self.policies:
             return MISSING
         if asked.method == "PUT":

@@ -1,18 +1,19 @@
 """`gateway zitadel bootstrap`: everything the gateway needs at a Zitadel instance, made where it is missing.
 
-Idempotent: every part is looked for before it is made, and what differs is set. Secrets, which Zitadel shows once, go
-into files of mode 0600; one that is lost is made anew.
+Idempotent: every part is looked for before it is made, and what differs is set. A step that Zitadel refuses is reported
+and the others go on; another run tries it again. Secrets, which Zitadel shows once, go into files of mode 0600; one that
+is lost is made anew.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gateway.cli.zitadel.policies import apply_policies
+from gateway.cli.zitadel.policies import POLICIES, Policy
 from gateway.core import paths
 from gateway.identity.devices.ca_files import write_file
 from gateway.identity.zitadel.access import ApiFailure
@@ -29,6 +30,7 @@ CLIENT_SECRET, API_KEY, HOOK_KEY, TOKEN = "client.secret", "api-key.json", "webh
 _PROJECTS = "project.v2.ProjectService"
 _APPLICATIONS = "application.v2.ApplicationService"
 _USERS = "user.v2.UserService"
+_ACTIONS = "action.v2.ActionService"
 _PERMISSIONS = "internal_permission.v2.InternalPermissionService"
 FIXES = {
     "unreachable": "Start Zitadel, or correct the address (--url), the port or the CA.",
@@ -40,6 +42,10 @@ FIXES = {
         "the gateway's own network (an empty value counts as unset), or publish the gateway on a public address."
     ),
 }
+
+
+class InstanceUnusable(ActionFailed):
+    """No call can succeed: nothing answers, the token is not accepted, or it is another instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Made:
     client_id: str = ""
     api_client_id: str = ""
     files: list[Path] = field(default_factory=list)
+    failures: list[ActionFailed] = field(default_factory=list)
 
     def yaml(self, issuer: str, url: str, ca: Path | None, wanted: Wanted) -> str:
         """The issuer's entry."""
@@ -103,24 +110,47 @@ class Made:
 
 
 class Bootstrap:
-    """One run. `told` hears of every part: what it is, and "kept", "made" or "changed"."""
+    """One run. `told` hears of every part: what it is, and "kept", "made", "changed", "failed" or "skipped"."""
 
     def __init__(self, api: Zitadel, wanted: Wanted, told: Callable[[str, str], None]) -> None:
         self._api, self._wanted, self._told = api, wanted, told
         self._made = Made()
 
     async def run(self) -> Made:
-        """Make everything. Raises ActionFailed where Zitadel refuses; another run goes on from there."""
+        """Make everything that can be made; `failures` of the answer holds what Zitadel refused, step by step.
+
+        Raises ActionFailed where no step can succeed: nothing answers, or the token or the instance is wrong.
+        """
         self._wanted.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         organization = await self._organization()
-        await self._project(organization)
-        await self._web_application()
-        await self._api_application()
-        await self._target()
-        await self._run_time_user(organization)
-        for what, how in await apply_policies(self._ask):
-            self._told(what, how)
+        await self._step(f"project {self._wanted.project}", self._project(organization))
+        applications = {
+            "application Gateway login": self._web_application,
+            "application Gateway introspection": self._api_application,
+        }
+        for name, make in applications.items():
+            if self._made.project_id:
+                await self._step(name, make())
+            else:
+                self._told(f"{name}: it needs the project", "skipped")
+        await self._step("webhook", self._target())
+        await self._step("machine user", self._run_time_user(organization))
+        for policy in POLICIES:
+            await self._step(policy.name, self._policy(policy))
         return self._made
+
+    async def _step(self, name: str, step: Awaitable[None]) -> None:
+        """One step. A refusal is kept and the run goes on, unless no other step could succeed either."""
+        try:
+            await step
+        except InstanceUnusable:
+            raise
+        except ActionFailed as failure:
+            self._made.failures.append(failure)
+            self._told(f"{name}: {failure}", "failed")
+
+    async def _policy(self, policy: Policy) -> None:
+        self._told(policy.name, await policy.apply(self._ask))
 
     # ---- parts ----
 
@@ -244,13 +274,13 @@ class Bootstrap:
         }
         settings |= {"restAsync": {}}
         query = {"filters": [{"targetNameFilter": {"targetName": name, "method": _EQUALS}}]}
-        targets = objects(await self._rest("POST", "/v2/actions/targets/search", query), "targets")
+        targets = objects(await self._connect(_ACTIONS, "ListTargets", query), "targets")
         present = next((item for item in targets if text(item, "name") == name), None)
         if present is None:
-            answer = await self._rest("POST", "/v2/actions/targets", settings)
+            answer = await self._connect(_ACTIONS, "CreateTarget", settings)
             target, key = _id(answer, "id"), text(answer, "signingKey")
             # Zitadel 4.15: a fresh target may not fire before it was updated once.
-            await self._rest("POST", f"/v2/actions/targets/{target}", settings)
+            await self._connect(_ACTIONS, "UpdateTarget", {"id": target} | settings)
         else:
             target, key = _id(present, "id"), ""
             renew = {} if self._has(HOOK_KEY) else {"expirationSigningKey": "0s"}
@@ -260,17 +290,21 @@ class Bootstrap:
                 or not {"restWebhook", "restCall"}.isdisjoint(present)
             )
             if renew or drifted:
-                key = text(await self._rest("POST", f"/v2/actions/targets/{target}", settings | renew), "signingKey")
+                asked = {"id": target} | settings | renew
+                key = text(await self._connect(_ACTIONS, "UpdateTarget", asked), "signingKey")
         if key:
             self._keep(HOOK_KEY, key.encode())
         elif not self._has(HOOK_KEY):
             _garbled("a target without a signing key")
         self._told(f"webhook target {name}", "made" if present is None else "kept" if not key else "changed")
         for event in EVENT_TYPES:
-            # One by one: `all` and whole groups have stopped logins before.
-            asked = {"condition": {"event": {"event": event}}, "targets": [target]}
-            await self._rest("PUT", "/v2/actions/executions", asked)
+            await self._step(f"webhook for {event}", self._execution(event, target))
         self._told(f"webhook for {len(EVENT_TYPES)} kinds of events", "kept" if present is not None else "made")
+
+    async def _execution(self, event: str, target: str) -> None:
+        # One by one: `all` and whole groups have stopped logins before. An older Zitadel refuses events it lacks.
+        asked = {"condition": {"event": {"event": event}}, "targets": [target]}
+        await self._connect(_ACTIONS, "SetExecution", asked)
 
     async def _run_time_user(self, organization: str) -> None:
         name = "gateway"
@@ -306,9 +340,6 @@ class Bootstrap:
     async def _connect(self, service: str, method: str, value: Mapping[str, Any]) -> dict[str, Any]:
         return await self._ask("POST", f"/zitadel.{service}/{method}", value)
 
-    async def _rest(self, method: str, path: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._ask(method, path, value)
-
     async def _ask(self, method: str, path: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
         answer = await self._api.rest(method, path, value)
         if isinstance(answer, ApiFailure):
@@ -339,7 +370,8 @@ class Bootstrap:
 
 def failed(failure: ApiFailure, what: str) -> NoReturn:
     """Tell the operator what Zitadel said, word for word, and what would help."""
-    raise ActionFailed(f"Zitadel refuses ({what}): {failure.kind}: {failure.detail}.", FIXES.get(failure.kind, ""))
+    kind = InstanceUnusable if failure.kind in {"unreachable", "unauthenticated", "wrong_host"} else ActionFailed
+    raise kind(f"Zitadel refuses ({what}): {failure.kind}: {failure.detail}.", FIXES.get(failure.kind, ""))
 
 
 def _object(document: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from gateway.identity.zitadel.events import EVENT_TYPES
 _REQUIRES = ("requiresUppercase", "requiresLowercase", "requiresNumber", "requiresSymbol")
 _BOOTSTRAP = "Run `gateway zitadel bootstrap`, or set it in the console."
 _NEWER = "Use Zitadel 4.17.3 or newer, or look at it in the console."
+_ACTIONS = "/zitadel.action.v2.ActionService"
 _PAGE = {"pagination": {"limit": 1_000}}
 
 # Hashing is not shown by any API, so it can only be said, not checked.
@@ -69,10 +70,11 @@ async def look(api: Zitadel, expected: Expected, *, probe: bool) -> Seen | ApiFa
         "expiry": ("GET", "/v2/settings/password/expiry", None, "settings"),
         "security": ("GET", "/v2/settings/security", None, "settings"),
         "lifetimes": ("GET", "/admin/v1/settings/oidc", None, "settings"),
+        "event types": ("POST", "/admin/v1/events/types/_search", {}, ""),
         "applications": ("POST", "/zitadel.application.v2.ApplicationService/ListApplications", _PAGE, ""),
         "projects": ("POST", "/zitadel.project.v2.ProjectService/ListProjects", _PAGE, ""),
-        "targets": ("POST", "/v2/actions/targets/search", _PAGE, ""),
-        "executions": ("POST", "/v2/actions/executions/search", _PAGE, ""),
+        "targets": ("POST", f"{_ACTIONS}/ListTargets", _PAGE, ""),
+        "executions": ("POST", f"{_ACTIONS}/ListExecutions", _PAGE, ""),
     }
     for name, (method, path, value, member) in reads.items():
         answer = await api.rest(method, path, value)
@@ -92,10 +94,10 @@ async def _probe(api: Zitadel, endpoint: str) -> ApiFailure | None:
     """What Zitadel says to a target at this address; None when it takes it."""
     name = f"gateway-check-{secrets.token_hex(4)}"
     asked = {"name": name, "endpoint": endpoint, "timeout": "1s", "payloadType": "PAYLOAD_TYPE_JSON", "restAsync": {}}
-    answer = await api.rest("POST", "/v2/actions/targets", asked)
+    answer = await api.rest("POST", f"{_ACTIONS}/CreateTarget", asked)
     if isinstance(answer, ApiFailure):
         return answer
-    left = await api.rest("DELETE", f"/v2/actions/targets/{text(answer, 'id')}")
+    left = await api.rest("POST", f"{_ACTIONS}/DeleteTarget", {"id": text(answer, "id")})
     return left if isinstance(left, ApiFailure) else None
 
 
@@ -116,6 +118,8 @@ def judge(seen: Seen, expected: Expected) -> list[Weakness]:
     ):
         if name in documents:
             weaknesses += judged(documents[name])
+    if "event types" in documents:
+        weaknesses += _event_types(documents["event types"])
     if "applications" in documents:
         weaknesses += _application(documents["applications"], expected)
     if "projects" in documents:
@@ -220,6 +224,13 @@ def _project(document: Mapping[str, Any], expected: Expected) -> Iterator[Weakne
     if project.get("authorizationRequired") is not True:
         message = "People without any role of the project can sign in to it."
         yield Weakness("project.authorizationRequired", message, _BOOTSTRAP)
+
+
+def _event_types(document: Mapping[str, Any]) -> Iterator[Weakness]:
+    """Events that end sessions here and that this instance does not know by these names."""
+    known = {text(entry, "type") for entry in objects(document, "eventTypes")}
+    if known and (lacking := [name for name in EVENT_TYPES if name not in known]):
+        yield Weakness("events.types", f"This instance knows no events {', '.join(lacking)}.", _NEWER)
 
 
 def _webhook(targets: Mapping[str, Any], executions: Mapping[str, Any], expected: Expected) -> Iterator[Weakness]:

@@ -55,14 +55,21 @@ def zitadel_bootstrap(
     wanted = Wanted(origin, slug, folder.resolve(), role or ("staff", "admin"), organization=organization)
 
     def told(what: str, how: str) -> None:
-        output.note(f"[{'dim' if how == 'kept' else 'green'}]{how:<7}[/] {escape(what)}")
+        style = {"kept": "dim", "failed": "bold red", "skipped": "yellow"}.get(how, "green")
+        output.note(f"[{style}]{how:<7}[/] {escape(what)}")
 
     async def run(api: Zitadel) -> None:
         bootstrapped = await Bootstrap(api, wanted, told).run()
         for path in bootstrapped.files:
             output.note(f"[green]made[/]    {escape(str(path))} (mode 0600)")
-        output.note("Put this into gateway.yaml, then delete the token you ran this with:")
-        output.say(bootstrapped.yaml(issuer, url, ca, wanted).rstrip("\n"))
+        if bootstrapped.project_id and bootstrapped.client_id:
+            output.note("Put this into gateway.yaml, then delete the token you ran this with:")
+            output.say(bootstrapped.yaml(issuer, url, ca, wanted).rstrip("\n"))
+        if bootstrapped.failures:
+            fixes = dict.fromkeys(failure.fix for failure in bootstrapped.failures if failure.fix)
+            steps = "1 step" if len(bootstrapped.failures) == 1 else f"{len(bootstrapped.failures)} steps"
+            again = "Run it again: what is done is kept, what failed is tried again."
+            raise ActionFailed(f"{steps} failed, the others are done.", " ".join([*fixes, again]))
 
     _with_api(issuer, url, _read_token(token_file), ca, run)
 

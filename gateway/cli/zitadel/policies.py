@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.identity.zitadel.api import number, seconds
@@ -45,29 +46,30 @@ _LOGIN_MEMBERS = frozenset(
 type Ask = Callable[[str, str, Mapping[str, Any] | None], Awaitable[dict[str, Any]]]
 
 
-async def apply_policies(ask: Ask) -> list[tuple[str, str]]:
-    """Set the instance's policies that differ: (what, "kept" or "changed"). What is stricter already is kept.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy of the instance: where it is read and written (the admin service's paths), and what it is to be."""
 
-    A policy is replaced as a whole, so what is there is read first and goes back with the changes.
-    """
-    outcomes = []
-    for label, path, member, wanted in (
-        ("login policy: forced second factor, shorter checks", "policies/login", "policy", _login),
-        ("lockout", "policies/lockout", "policy", _lockout),
-        ("password complexity", "policies/password/complexity", "policy", _complexity),
-        ("password rotation", "policies/password/age", "policy", _age),
-        ("token lifetimes", "settings/oidc", "settings", _lifetimes),
-    ):
-        answer = await ask("GET", f"/admin/v1/{path}", None)
-        policy = answer.get(member)
-        present = policy if isinstance(policy, dict) else {}
-        new = wanted(present)
+    name: str
+    read: str
+    write: str
+    member: str
+    wanted: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+    async def apply(self, ask: Ask) -> str:
+        """Set it where it differs: "kept" or "changed". What is stricter already is kept.
+
+        A policy is replaced as a whole, so what is there is read first and goes back with the changes.
+        """
+        answer = await ask("GET", f"/admin/v1/{self.read}", None)
+        document = answer.get(self.member)
+        current = document if isinstance(document, dict) else {}
+        new = self.wanted(current)
         # protojson: what is left out is zero, and numbers may be texts.
-        changed = any(_plain(present.get(key)) != _plain(value) for key, value in new.items())
+        changed = any(_plain(current.get(key)) != _plain(value) for key, value in new.items())
         if changed:
-            await ask("PUT", f"/admin/v1/{path}", new)
-        outcomes.append((label, "changed" if changed else "kept"))
-    return outcomes
+            await ask("PUT", f"/admin/v1/{self.write}", new)
+        return "changed" if changed else "kept"
 
 
 def _plain(value: object) -> str:
@@ -106,3 +108,15 @@ def _fewest(held: int, limit: int) -> int:
 def _at_most(held: object, limit_s: int) -> str:
     life = seconds(held)
     return str(held) if 0 < life <= limit_s else f"{limit_s}s"
+
+
+POLICIES = (
+    Policy("login policy: forced second factor, shorter checks", "policies/login", "policies/login", "policy", _login),
+    # Zitadel's admin service reads this policy at one path and writes it at another.
+    Policy("lockout", "policies/lockout", "policies/password/lockout", "policy", _lockout),
+    Policy(
+        "password complexity", "policies/password/complexity", "policies/password/complexity", "policy", _complexity
+    ),
+    Policy("password rotation", "policies/password/age", "policies/password/age", "policy", _age),
+    Policy("token lifetimes", "settings/oidc", "settings/oidc", "settings", _lifetimes),
+)

@@ -17,7 +17,7 @@ from gateway.demo.idp.token_issuer import snowflake
 from gateway.demo.zitadel.courier import Courier
 from gateway.demo.zitadel.events import Event
 from gateway.demo.zitadel.switches import Switches
-from gateway.demo.zitadel.wire import INVALID, NOT_FOUND, ApiError, Call, Endpoint, moment, seconds
+from gateway.demo.zitadel.wire import INVALID, NOT_FOUND, ApiError, Call, Endpoint, connect, moment, seconds
 
 _KINDS = ("restAsync", "restWebhook", "restCall")
 _INSTANCE = "100000000000000001"
@@ -42,8 +42,17 @@ class Actions:
         self._courier, self._switches, self._clock = courier, switches, clock
 
     def endpoints(self) -> list[Endpoint]:
-        """The REST calls of the Actions service."""
+        """The calls of the Actions service: Connect, and its REST paths."""
+        calls = {
+            "CreateTarget": ("write", self._create),
+            "ListTargets": ("read", self._search),
+            "UpdateTarget": ("write", self._update),
+            "DeleteTarget": ("write", self._delete),
+            "SetExecution": ("write", self._execute),
+            "ListExecutions": ("read", self._executions),
+        }
         return [
+            *connect("action.v2.ActionService", calls),
             Endpoint("POST", "/v2/actions/targets", "write", self._create, 201),
             Endpoint("POST", "/v2/actions/targets/search", "read", self._search),
             Endpoint("POST", "/v2/actions/targets/{id}", "write", self._update),
@@ -73,7 +82,7 @@ class Actions:
 
     def _update(self, call: Call) -> dict[str, Any]:
         target = self._target(call)
-        change = {name: value for name, value in call.body.items() if name != "expirationSigningKey"}
+        change = {name: value for name, value in call.body.items() if name not in {"id", "expirationSigningKey"}}
         self._check(target.settings | change)
         target.settings |= change
         target.awake = True
@@ -90,7 +99,7 @@ class Actions:
         return {"deletionDate": moment(self._clock())}
 
     def _target(self, call: Call) -> Target:
-        target = self.targets.get(call.path["id"])
+        target = self.targets.get(call.path.get("id") or call.body.get("id", ""))
         if target is None:
             raise ApiError(NOT_FOUND, "Errors.Target.NotFound", "COMMAND-k4s7a")
         return target

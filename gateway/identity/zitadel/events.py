@@ -29,8 +29,9 @@ _OF_USER = {
     "user.human.password.changed": "the password was changed",
     "user.human.mfa.otp.removed": "a second factor was removed",
     "user.human.mfa.u2f.token.removed": "a second factor was removed",
-    "user.human.otp.sms.removed": "a second factor was removed",
-    "user.human.otp.email.removed": "a second factor was removed",
+    "user.human.mfa.otp.sms.removed": "a second factor was removed",
+    "user.human.mfa.otp.email.removed": "a second factor was removed",
+    "user.human.mfa.recoverycode.removed": "the recovery codes were removed",
     "user.human.passwordless.token.removed": "a passkey was removed",
 }
 _FINAL = frozenset({"user.locked", "user.deactivated", "user.removed"})

@@ -14,7 +14,10 @@ from tests.support.zitadel_world import Answer, Asked, FakeZitadel, zitadel
 
 BLOCKED: Answer = (400, {"code": 3, "message": "Errors.Target.DeniedURL", "details": [{"id": "EXEC-x"}]})
 FORBIDDEN: Answer = (403, {"code": 7, "message": "No matching permissions found"})
-UNKNOWN_EVENT: Answer = (400, {"code": 3, "message": "Errors.Execution.ConditionInvalid", "details": [{"id": "EXEC-y"}]})
+UNKNOWN_EVENT: Answer = (
+    400,
+    {"code": 3, "message": "Errors.Execution.ConditionInvalid", "details": [{"id": "EXEC-y"}]},
+)
 MISSING: Answer = (404, {"code": 5, "message": "not found"})
 
 
@@ -208,7 +211,8 @@ class Instance:
         if name == "security":
             return self.security
         held = self.policies[{"password/expiry": "policies/password/age"}.get(name, f"policies/{name}")]
-        return {key.replace("has", "requires") if key.startswith("has") else key: value for key, value in held.items()}
+        shown = {key: value for key, value in held.items() if key != "isDefault"}
+        return {key.replace("has", "requires") if key.startswith("has") else key: value for key, value in shown.items()}
 
 
 @contextmanager

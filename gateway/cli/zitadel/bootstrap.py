@@ -1,8 +1,8 @@
 """`gateway zitadel bootstrap`: everything the gateway needs at a Zitadel instance, made where it is missing.
 
-Idempotent: every part is looked for before it is made, and what differs is set. A step that Zitadel refuses is reported
-and the others go on; another run tries it again. Secrets, which Zitadel shows once, go into files of mode 0600; one that
-is lost is made anew.
+Idempotent: every part is looked for before it is made, and what differs is set. A step that Zitadel refuses is
+reported and the others go on; another run tries it again. Secrets, which Zitadel shows once, go into files of mode
+0600; one that is lost is made anew.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from gateway.demo.idp.accounts import ORG
 from gateway.demo.idp.token_issuer import snowflake
 from gateway.demo.zitadel.courier import Courier
-from gateway.demo.zitadel.events import Event
+from gateway.demo.zitadel.events import EVENT_TYPES, Event
 from gateway.demo.zitadel.switches import Switches
 from gateway.demo.zitadel.wire import INVALID, NOT_FOUND, ApiError, Call, Endpoint, connect, moment, seconds
 
@@ -114,6 +114,10 @@ class Actions:
 
     def _execute(self, call: Call) -> dict[str, Any]:
         condition, targets = call.body["condition"], call.body.get("targets", [])
+        event = condition.get("event", {}).get("event")
+        if event is not None and event not in EVENT_TYPES:
+            # Zitadel C12: a condition on an event that the instance does not have is refused.
+            raise ApiError(INVALID, "Errors.Execution.ConditionInvalid", "COMMAND-74aaqj8fv9")
         if any(name not in self.targets for name in targets):
             raise ApiError(INVALID, "Errors.Target.NotFound", "COMMAND-17e8fq1ggk")
         self.executions[json.dumps(condition, sort_keys=True)] = (condition, targets)

@@ -11,6 +11,16 @@ from typing import Any
 from gateway.demo.idp.accounts import ORG
 from gateway.demo.zitadel.wire import Call, Endpoint, moment, without_zero
 
+# Zitadel's source, internal/repository/{user,usergrant,session}: a part of what an instance lists as its event types.
+EVENT_TYPES = (
+    *("session.added", "session.user.checked", "session.terminated", "user.locked", "user.unlocked"),
+    *("user.deactivated", "user.reactivated", "user.removed", "user.human.signed.out"),
+    *("user.human.password.changed", "user.human.mfa.otp.removed", "user.human.mfa.u2f.token.removed"),
+    *("user.human.mfa.otp.sms.removed", "user.human.mfa.otp.email.removed", "user.human.mfa.recoverycode.removed"),
+    *("user.human.passwordless.token.removed", "user.grant.added", "user.grant.changed", "user.grant.cascade.changed"),
+    *("user.grant.removed", "user.grant.cascade.removed", "user.grant.deactivated", "user.grant.reactivated"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -52,7 +62,10 @@ class EventLog:
 
     def endpoints(self) -> list[Endpoint]:
         """Zitadel C14: POST /admin/v1/events/_search needs IAM_OWNER_VIEWER."""
-        return [Endpoint("POST", "/admin/v1/events/_search", "read", self._search)]
+        return [
+            Endpoint("POST", "/admin/v1/events/_search", "read", self._search),
+            Endpoint("POST", "/admin/v1/events/types/_search", "read", _types),
+        ]
 
     def _search(self, call: Call) -> dict[str, Any]:
         body = call.body
@@ -73,6 +86,11 @@ class EventLog:
         ]
         ordered = events if body.get("asc") else events[::-1]
         return without_zero({"events": [_protojson(event) for event in ordered[: int(body.get("limit") or 1_000)]]})
+
+
+def _types(_: Call) -> dict[str, Any]:
+    """The names of events that this instance knows, those that the gateway subscribes to among them."""
+    return {"eventTypes": [{"type": kind, "localized": {"key": kind}} for kind in EVENT_TYPES]}
 
 
 def _seconds(text: object, default: float = 0.0) -> float:

@@ -82,9 +82,10 @@ async def test_an_unknown_issuer_is_404_and_a_get_is_405() -> None:
         assert (await post(path, b"", [], Receiver(), "GET"))[0] == 405
 
 
-async def test_a_webhook_is_handed_over_as_it_came() -> None:
+@pytest.mark.parametrize("name", ["ZITADEL-Signature", "X-ZITADEL-Signature"])
+async def test_a_webhook_is_handed_over_as_it_came_under_either_name_of_the_signature(name: str) -> None:
     receiver = Receiver()
-    headers = [("ZITADEL-Signature", "t=1,v1=ab"), ("content-type", "application/json")]
+    headers = [(name, "t=1,v1=ab"), ("content-type", "application/json")]
     status, fields, _ = await post("/.gateway/hooks/zitadel/id", b'{"a": \n1}', headers, receiver)
     assert (status, fields["cache-control"]) == (200, "no-store")
     assert receiver.heard == [(["t=1,v1=ab"], b'{"a": \n1}')]

@@ -151,6 +151,33 @@ def test_a_blocked_webhook_is_told_in_zitadels_words_with_the_fix(zitadel: Insta
     assert "ZITADEL_HTTPCLIENT_DENYLIST" in result.output
 
 
+def test_a_step_that_is_refused_is_named_and_the_others_go_on(zitadel: Instance, tmp_path: Path) -> None:
+    zitadel.forbidden = {"CreateUser"}
+    zitadel.unknown_events = {"user.human.mfa.recoverycode.removed"}
+    result = bootstrap(zitadel, tmp_path)
+    assert result.exit_code == 1
+    assert "failed  machine user" in result.output
+    assert "failed  webhook for user.human.mfa.recoverycode.removed" in result.output
+    assert "2 steps failed, the others are done." in " ".join(result.output.split())
+    assert set(zitadel.executions) == set(EVENT_TYPES) - zitadel.unknown_events
+    assert zitadel.policies["policies/lockout"] == {"maxPasswordAttempts": 5, "maxOtpAttempts": 5}
+    assert "issuers:" in result.stdout
+    zitadel.forbidden, zitadel.unknown_events = set(), set()
+    second = bootstrap(zitadel, tmp_path)
+    assert second.exit_code == 0, second.output
+    assert set(zitadel.executions) == set(EVENT_TYPES)
+    assert len(zitadel.users) == 1
+
+
+def test_applications_wait_for_a_project_that_was_refused(zitadel: Instance, tmp_path: Path) -> None:
+    zitadel.forbidden = {"CreateProject"}
+    result = bootstrap(zitadel, tmp_path)
+    assert result.exit_code == 1
+    assert "skipped application Gateway login" in result.output
+    assert zitadel.applications == []
+    assert "issuers:" not in result.stdout
+
+
 def test_a_wrong_token_and_a_server_that_is_not_there_are_told(zitadel: Instance, tmp_path: Path) -> None:
     zitadel.fake.tokens = set()
     result = bootstrap(zitadel, tmp_path)

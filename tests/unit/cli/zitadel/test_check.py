@@ -173,3 +173,8 @@ def test_gateway_check_looks_at_every_secret_that_bootstrap_made(ready: Path, na
     (ready / "secrets" / name).chmod(0o644)
     result = gateway("check", "-c", ready / "gateway.yaml", "--offline", "--json")
     assert name in json.dumps(json.loads(result.stdout)["problems"])
+
+
+def test_events_that_the_instance_does_not_know_are_named(zitadel: Instance, ready: Path) -> None:
+    zitadel.unknown_events = {"user.human.mfa.recoverycode.removed"}
+    assert "recoverycode" in found(ready)["events.types"]["message"]

@@ -68,10 +68,10 @@ class Settings:
         for name in self.policies:
             sides = ("admin", "management") if name != "settings/oidc" else ("admin",)
             for side in sides:
-                found.append(Endpoint("GET", f"/{side}/v1/{name}", "read", self._holder(name)))
+                endpoints.append(Endpoint("GET", f"/{side}/v1/{name}", "read", self._holder(name)))
                 written = "policies/password/lockout" if name == "policies/lockout" and side == "admin" else name
-                found.append(Endpoint("PUT", f"/{side}/v1/{written}", "write", self._writer(name)))
-        return found
+                endpoints.append(Endpoint("PUT", f"/{side}/v1/{written}", "write", self._writer(name)))
+        return endpoints
 
     def _reader(self, name: str) -> Callable[[Call], dict[str, Any]]:
         def read(_: Call) -> dict[str, Any]:

@@ -368,10 +368,10 @@ class Bootstrap:
         self._made.files.append(path)
 
 
-def failed(failure: ApiFailure, what: str) -> NoReturn:
+def failed(failure: ApiFailure, step: str) -> NoReturn:
     """Tell the operator what Zitadel said, word for word, and what would help."""
     kind = InstanceUnusable if failure.kind in {"unreachable", "unauthenticated", "wrong_host"} else ActionFailed
-    raise kind(f"Zitadel refuses ({what}): {failure.kind}: {failure.detail}.", FIXES.get(failure.kind, ""))
+    raise kind(f"Zitadel refuses ({step}): {failure.kind}: {failure.detail}.", FIXES.get(failure.kind, ""))
 
 
 def _object(document: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from gateway.config.problems import ConfigError, Loc, Problem, is_secret
 _SHAPES = {
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "a short name of a-z, 0-9 and hyphens, such as wiki or hr-portal",
     r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$": "a lower-case host name, such as wiki.corp.internal",
-    r"^[A-Z]{1,20}$": "a method in upper case, such as GET",
+    r"^[A-Z][A-Z0-9-]{0,63}$": "a method in upper case, such as GET",
     r"^[A-Z]{2}$": "a country of two upper-case letters, such as DE",
     r"^https?://[^\s?#]+$": "an address that starts with https://, without query and fragment",
     r"^https?://[^\s/?#]+$": "an address such as https://10.0.0.5:8443, without path, query and fragment",

@@ -12,13 +12,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from gateway.core.header_names import HOP_BY_HOP, is_asserted, is_disguised, is_ours, is_override
 from gateway.core.reasons import Refusal
 from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits
 
-_METHOD = re.compile(rb"[A-Z]{1,20}\Z")
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-zA-Z]{1,64}\Z")
+_NO_METHOD = frozenset({b"CONNECT", b"TRACE", b"TRACK"})  # in any case: what folds methods would tunnel or mirror
 
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-zA-Z]{1,256}\Z")
@@ -30,7 +31,8 @@ _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _HOST = re.compile(rb"(?:\[([0-9a-fA-F:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,252}))):?([0-9]{1,5})?\Z")
 
 
-_PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*\Z")
+# With `[`, `]`, `|` and `^`, which browsers leave as they are in a path.
+_PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/\[\]|^]*\Z")
 
 
 _QUERY = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@%/?\[\]|^`{}\"<>\\]*\Z")
@@ -45,10 +47,21 @@ _PLAIN_PATH = re.compile(
 )
 
 
-_FORBIDDEN_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF]|25(?:2[eEfF]|5[cC]|25|[01][0-9A-Fa-f]|7[fF]))")
+_FORBIDDEN_ESCAPE = re.compile(rb"%(?:5[cC]|[01][0-9A-Fa-f]|7[fF]|25(?:2[eEfF]|5[cC]|25|[01][0-9A-Fa-f]|7[fF]))")
+
+
+# Bytes that are no UTF-8 and that a careless decoder takes for ASCII: overlong forms, and surrogates
+# (RFC 3629 section 3).
+_OVERLONG = re.compile(
+    rb"[\xc0\xc1](?:[^0-9A-Za-z]|\Z)|[\xe0\xf0\xf8\xfc][\x80-\x9f][\x80-\xbf]|[\xf8-\xff][\x80-\xbf]"
+    rb"|\xed[\xa0-\xbf][\x80-\xbf]"
+)
 
 
 _UNRESERVED_ESCAPE = re.compile(rb"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
+
+
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 _ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
@@ -122,13 +135,16 @@ def canonical_url(text: str) -> str | None:
     if not mark or scheme.lower() != "https" or not text.isascii():
         return None
     authority, _, path = rest.partition("?")[0].partition("#")[0].partition("/")
-    named, canonical = _host(authority.encode("ascii")), _segments(f"/{path}".encode("ascii"))
+    named, canonical = _host(authority.encode("ascii")), canonical_path(f"/{path}".encode("ascii"))
     return None if named is None or canonical is None else f"https://{_authority(*named)}{canonical[0]}"
 
 
 def canonical_path(path: bytes) -> tuple[str, tuple[str, ...]] | None:
-    """The canonical path and its decoded segments, None for a path that has more than one reading."""
-    return _segments(path)
+    """The canonical path and its decoded segments, None for a path that has more than one reading.
+
+    An encoded slash stands: whether it may is the route's to say.
+    """
+    return _segments(path, encoded_slash=True)
 
 
 def _is_ip(host: str) -> bool:
@@ -139,8 +155,27 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _segments(path: bytes) -> tuple[str, tuple[str, ...]] | None:
-    """The canonical path and its decoded segments, None for a path that has more than one reading."""
+def _decoded(raw: bytes) -> str | None:
+    """The text of an escaped segment or field; bytes that are no UTF-8 stay escaped, None for overlong forms."""
+    octets = unquote_to_bytes(raw)
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        if _OVERLONG.search(octets):
+            return None
+        return _escaped(octets.decode("utf-8", "surrogateescape"))
+
+
+def _escaped(text: str) -> str:
+    """Text in which every byte that was no UTF-8 is a percent-escape."""
+    return _NO_UTF8.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", text)
+
+
+def _segments(path: bytes, *, encoded_slash: bool = False) -> tuple[str, tuple[str, ...]] | None:
+    """The canonical path and its decoded segments, None for a path that has more than one reading.
+
+    An escaped slash, where it may stand, stays escaped: no segment has a slash.
+    """
     if _PLAIN_PATH.match(path):
         text = path.decode("ascii")
         return text, tuple(text.strip("/").split("/")) if len(text) > 1 else ()
@@ -149,35 +184,38 @@ def _segments(path: bytes) -> tuple[str, tuple[str, ...]] | None:
     canonical = _UNRESERVED_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), path)
     canonical = _ESCAPE.sub(lambda found: found[0].upper(), canonical)
     # After decoding what needs no escape: %25%32%65 is %252e.
-    if _FORBIDDEN_ESCAPE.search(canonical):
+    if _FORBIDDEN_ESCAPE.search(canonical) or (not encoded_slash and b"%2F" in canonical):
         return None
     decoded = []
     for raw in canonical.strip(b"/").split(b"/") if canonical != b"/" else ():
-        try:
-            segment = unquote_to_bytes(raw).decode("utf-8")
-        except UnicodeDecodeError:
+        pieces = [_decoded(piece) for piece in raw.split(b"%2F")]
+        if any(piece is None or _is_misleading(piece) for piece in pieces) or (len(pieces) > 1 and "" in pieces):
             return None
-        plain = segment if segment.isascii() else unicodedata.normalize("NFKC", segment)
-        stem = plain.split(";", 1)[0].strip()
-        if stem in {".", ".."} or (not segment.isascii() and ("/" in plain or "\\" in plain)):
-            return None
-        decoded.append(segment)
+        decoded.append("%2F".join(filter(None, pieces)))
     return canonical.decode("ascii"), tuple(decoded)
+
+
+def _is_misleading(segment: str) -> bool:
+    """Whether a segment is a dot segment for some reader, or has a separator for one that normalises."""
+    plain = segment if segment.isascii() else unicodedata.normalize("NFKC", segment)
+    if "%" in plain:
+        # For who reads escaped bytes as Latin-1, a no-break space is white space.
+        plain = unquote(plain, "latin-1")
+    return plain.split(";", 1)[0].strip() in {".", ".."} or (not segment.isascii() and ("/" in plain or "\\" in plain))
 
 
 def _fields(query: bytes, limits: RequestLimits) -> tuple[tuple[str, str], ...] | None:
     if not query:
         return ()
-    if not _QUERY.match(query) or _PERCENT.search(query):
+    if not _QUERY.match(query):
         return None
     try:
-        return tuple(
-            parse_qsl(
-                query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=limits.query_fields
-            )
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, errors="surrogateescape", max_num_fields=limits.query_fields
         )
     except ValueError:
         return None
+    return tuple((_escaped(name), _escaped(value)) for name, value in pairs)
 
 
 @lru_cache(maxsize=4096)
@@ -220,21 +258,25 @@ def admit(
     trusted_proxies: Sequence[IpNetwork] = (),
     judged_headers: frozenset[str] | None = frozenset(),
     own_ports: frozenset[int] = frozenset(),
+    *,
+    encoded_slash: bool = False,
 ) -> RequestFacts | Refusal:
     """Canonicalise one request's head. `judged_headers`: the names that policy reads, None for every one.
+
+    `encoded_slash`: a route may want `%2F` in a path; the others refuse it in `RouteTable.match`.
 
     `own_ports` may stand in Host, beside the port that the peer connected to and 443, which is the same as none.
 
     Answers a `Refusal` with `malformed_request`, `headers_too_large` or `misdirected_request`; never raises.
     """
-    if not _METHOD.match(raw.method) or raw.method in {b"CONNECT", b"TRACE"}:
+    if not _METHOD.match(raw.method) or raw.method.upper() in _NO_METHOD:
         return _bad("method")
     if len(raw.target) > limits.target_bytes:
         return Refusal("headers_too_large", "request target")
     path, mark, query = raw.target.partition(b"?")
     if mark and not query:
         mark = b""
-    canonical = _segments(path)
+    canonical = _segments(path, encoded_slash=encoded_slash)
     if canonical is None:
         return _bad("path")
     fields = _fields(query, limits)
@@ -249,10 +291,13 @@ def admit(
     hosts: list[bytes] = []
     forwarded_for: list[str] = []
     lengths: list[str] = []
-    size = 0
-    for count, (raw_name, raw_value) in enumerate(raw.headers):
-        size += len(raw_name) + len(raw_value) + 4
-        if size > limits.header_bytes or count >= limits.header_count:
+    size = count = 0
+    for raw_name, raw_value in raw.headers:
+        # The crumbs of a cookie are one field (RFC 9113 section 8.2.3).
+        is_crumb = bool(cookies) and raw_name.lower() == b"cookie"
+        size += len(raw_value) + (2 if is_crumb else len(raw_name) + 4)
+        count += not is_crumb
+        if size > limits.header_bytes or count > limits.header_count:
             return Refusal("headers_too_large", "header section")
         name, value = _field(raw_name, raw_value) if len(raw_value) <= _SHORT else _read_field(raw_name, raw_value)
         if name is None:
@@ -269,7 +314,7 @@ def admit(
         elif is_ours(name):
             if name == "x-forwarded-for":
                 forwarded_for.append(value)
-            elif is_override(name) and value.upper() != method:
+            elif is_override(name) and method not in {value, value.upper()}:
                 return _bad("method override")
         elif is_asserted(name):
             asserted.append((name, value))

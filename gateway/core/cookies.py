@@ -16,7 +16,7 @@ SESSION, SSO, BINDING = "__Host-gateway-session", "__Host-gateway-sso", "__Host-
 BOUND = "__Host-gateway-bound"  # short-lived: the browser gets the next one for a proof of its key
 _OURS = "__host-gateway-"
 _VALUE = re.compile(r"[A-Za-z0-9_-]{43}\Z")
-_NAME = re.compile(r"[\x21-\x7e]+\Z")
+_INVISIBLE = re.compile(r"[^\x21-\x7e]+")
 
 
 def is_value(text: str) -> bool:
@@ -43,21 +43,29 @@ def read_cookie(headers: Iterable[str], name: str) -> str | None | Refusal:
 
 
 def without_ours(headers: Iterable[str]) -> list[str]:
-    """These Cookie headers without the gateway's own cookies, in every spelling; empty ones are left out."""
-    kept = (
-        "; ".join(pair.strip() for pair in text.split(";") if pair.strip() and not _is_ours(_pair(pair)[0]))
-        for text in headers
-    )
-    return [text for text in kept if text]
+    """These Cookie headers without the gateway's own cookies, in every spelling; empty ones are left out.
+
+    Every other byte stays as it came, whatever its charset.
+    """
+    return [rest for text in headers if (rest := _without_ours(text))]
+
+
+def _without_ours(text: str) -> str:
+    pairs = text.split(";")
+    foreign = [pair for pair in pairs if not _is_ours(_pair(pair)[0])]
+    if len(foreign) < len(pairs):
+        text = ";".join(foreign).strip(" \t")
+    return text if text.strip("; \t") else ""
 
 
 def sets_ours(set_cookie: str) -> bool:
     """Whether a Set-Cookie value would set one of the gateway's own cookies; an upstream may not.
 
-    Also one without a name, or with a name that browsers may trim: what comes back from those is read as ours.
+    Also one without a name whose value looks like one of them: a browser sends the value alone. What a browser may
+    trim off a name (white space, what cannot be seen) hides nothing.
     """
-    name = _pair(set_cookie.partition(";")[0])[0]
-    return _NAME.match(name) is None or _is_ours(name)
+    name, value = _pair(set_cookie.partition(";")[0])
+    return _is_ours(name or value) or not (name or value)
 
 
 def cookie(name: str, value: str, max_age_s: int | None = None) -> str:
@@ -78,4 +86,4 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _is_ours(name: str) -> bool:
-    return name.lower().startswith(_OURS)
+    return _INVISIBLE.sub("", name).lower().startswith(_OURS)

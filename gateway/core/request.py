@@ -13,6 +13,7 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # What a browser that does not say `Sec-Fetch-Mode` accepts on its way to a page: HTML, as good as anything else.
 _HTML = re.compile(r"\btext/html\s*(?:,|\Z)", re.IGNORECASE)
+_TOKEN_SCHEMES = frozenset({"bearer", "dpop"})
 _SECRET = frozenset({"authorization", "cookie", "dpop", "proxy-authorization", "x-api-key", "x-csrf-token"})
 
 
@@ -63,6 +64,8 @@ class RawRequest:
 class RequestFacts:
     """A canonical request. `headers` have lower-case names and are end-to-end only; `segments` are decoded.
 
+    Of a segment or a field of the query, bytes that are no UTF-8 stay escaped (`caf%E9`), and so does a slash (`%2F`).
+
     `asserted` are headers by which a client speaks as a proxy would (`header_families`): neither policy nor, by
     default, the service gets them.
 
@@ -89,9 +92,19 @@ class RequestFacts:
         return f"https://{self.authority or self.host}"
 
     @property
+    def brings_token(self) -> bool:
+        """Whether an access token comes with it, of whomever: by the scheme Bearer or DPoP (RFC 6750, RFC 9449)."""
+        return any(value.partition(" ")[0].lower() in _TOKEN_SCHEMES for value in self.header_values("authorization"))
+
+    @property
     def has_parameters(self) -> bool:
         """Whether a segment has a `;`: some servers cut it off, with what follows, before they look at the path."""
         return ";" in self.path or "%3B" in self.path
+
+    @property
+    def has_encoded_slash(self) -> bool:
+        """Whether a segment has an escaped slash, which some servers read as the end of it."""
+        return "%2F" in self.path
 
     @property
     def target(self) -> str:

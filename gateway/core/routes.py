@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.core import paths
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 
@@ -19,7 +20,10 @@ class Route:
     `plane` "user" is zero-log: nothing about its requests is written anywhere. `introspect_cache_s` None means that a
     JWT is trusted until it expires; a number asks the issuer again at least that often. `rule` is the path key of the
     configuration that made this route, "" for the service itself. `path_parameters`: the service reads `;` in a path
-    as any other character. `strip_headers` (a `*` at the end is any rest) do not reach the service in any spelling;
+    as any other character; `encoded_slash`: so it reads `%2F`.
+
+    `own_authorization`: the Authorization header is the service's own, and is passed on without being looked at.
+    `strip_headers` (a `*` at the end is any rest) do not reach the service in any spelling;
     `keep_headers` do, although clients speak as a proxy by them (`RequestFacts.asserted`). `origins`: other
     origins whose pages may open WebSockets with a person's session.
     """
@@ -36,10 +40,12 @@ class Route:
     introspect_cache_s: float | None = 10.0
     issuers: tuple[str, ...] = ()
     keep_bearer: bool = False
+    own_authorization: bool = False
     identity_headers: bool = False
     preserve_host: bool = True
     body_limit_bytes: int = 1 << 30
     path_parameters: bool = False
+    encoded_slash: bool = False
     strip_headers: frozenset[str] = frozenset()
     keep_headers: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
@@ -109,20 +115,39 @@ class RouteTable:
         return sorted(found)
 
     def match(self, facts: RequestFacts) -> Route | Refusal:
-        """The route of a request; Refusal `route_not_found`, `method_not_allowed`, `malformed_request` for a `;`."""
-        node = self._host(facts.host)
-        if node is None:
+        """The route of a request; Refusal `route_not_found`, `method_not_allowed`, `malformed_request`.
+
+        The last one is for a `;` or `%2F` that the service does not want, and for a path that is another route's when
+        its `%2F` is read as a slash.
+        """
+        host = self._host(facts.host)
+        if host is None:
             return Refusal("route_not_found")
-        best = node
-        for segment in facts.segments:
-            node = node.children.get(segment)
-            if node is None:
-                break
-            if node.routes:
-                best = node
+        best = _deepest(host, facts.segments)
         for route in best.routes:
             if route.methods is None or facts.method in route.methods:
                 if facts.has_parameters and not route.path_parameters:
                     return Refusal("malformed_request", "path parameters")
+                if facts.has_encoded_slash and not (route.encoded_slash and _is_same_either_way(host, best, facts)):
+                    return Refusal("malformed_request", "an encoded slash")
                 return route
         return Refusal("method_not_allowed") if best.routes else Refusal("route_not_found")
+
+
+def _deepest(host: _Node, segments: Iterable[str]) -> _Node:
+    """The node of the longest prefix that has a route; the host's own without one."""
+    node: _Node | None = host
+    best = host
+    for segment in segments:
+        node = node.children.get(segment) if node is not None else None
+        if node is None:
+            break
+        if node.routes:
+            best = node
+    return best
+
+
+def _is_same_either_way(host: _Node, best: _Node, facts: RequestFacts) -> bool:
+    """Whether the path has the same routes when its encoded slashes are slashes, and does not become one of ours."""
+    split = [piece for segment in facts.segments for piece in segment.split("%2F")]
+    return _deepest(host, split) is best and not f"/{'/'.join(split)}/".startswith(paths.RESERVED)

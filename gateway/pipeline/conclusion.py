@@ -83,9 +83,10 @@ class Conclusion:
         facts, route, decision = context.facts, context.route, context.decision
         if not self.is_interactive or facts is None or route is None or not facts.wants_page:
             return reply
-        if facts.header("authorization") is not None:
-            return reply  # whoever brings a token signs in elsewhere
         identity = context.identity
+        has_session = identity is not None and identity.kind == "session"
+        if facts.brings_token and not has_session and not route.own_authorization:
+            return reply  # whoever brings a token signs in elsewhere
         effect = decision.effect if decision is not None else ""
         if effect == "step_up" and identity is not None and identity.kind == "session":
             demand = decision.step_up if decision is not None and decision.step_up is not None else StepUp()

@@ -67,7 +67,11 @@ def request_headers(
 ) -> list[tuple[str, str]]:
     """The end-to-end headers that were judged, then ours. Raises ValueError."""
     drop = {"expect"}
-    if identity is not None and not route.keep_bearer:
+    # Beside a session, a token that nobody has looked at is none that the gateway vouches for.
+    keeps_credential = route.keep_bearer and not (
+        identity is not None and identity.kind == "session" and facts.brings_token
+    )
+    if identity is not None and not route.own_authorization and not keeps_credential:
         drop |= {"authorization", "dpop"}
     cookies = facts.header_values("cookie")
     if cookies:

@@ -31,16 +31,28 @@ _REEVALUATION_S = 2.0  # what is open is in doubt after that
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """What a request head is admitted by. `judged_headers`: those the policies can read, None for all."""
+    """What a request head is admitted by. `judged_headers`: those the policies can read, None for all.
+
+    `encoded_slash`: some route wants `%2F` in a path.
+    """
 
     limits: RequestLimits = _LIMITS
     trusted_proxies: Sequence[IpNetwork] = ()
     judged_headers: frozenset[str] | None = None
     own_ports: frozenset[int] = frozenset()
+    encoded_slash: bool = False
 
     def admit(self, raw: RawRequest, peer: Peer) -> RequestFacts | Refusal:
         """Stage 1. The canonical request, or `malformed_request`."""
-        return admit(raw, peer, self.limits, self.trusted_proxies, self.judged_headers, self.own_ports)
+        return admit(
+            raw,
+            peer,
+            self.limits,
+            self.trusted_proxies,
+            self.judged_headers,
+            self.own_ports,
+            encoded_slash=self.encoded_slash,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

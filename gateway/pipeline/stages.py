@@ -245,14 +245,20 @@ def _expect(value: object, kind: type, *, optional: bool = False) -> None:
 
 
 async def _authenticate(context: DecisionContext, ports: StagePorts) -> Identity | Refusal | None:
-    """The first reader that knows the credential decides; for an open request, the same person as they are now."""
+    """Whom the first reader knows; for an open request, the same person as they are now.
+
+    A good session cookie is the person, whatever stands beside it. Where no credential is good, the last one says why.
+    """
     facts, previous = context.admitted, context.previous
     if previous is None:
+        refusal: Refusal | None = None
         for reader in ports.readers:
-            identity = await reader.read(facts, context.matched)
-            if identity is not None:
-                return identity
-        return None
+            outcome = await reader.read(facts, context.matched)
+            if isinstance(outcome, Refusal):
+                refusal = outcome
+            elif outcome is not None:
+                return outcome
+        return refusal
     if previous.identity is None:
         return None
     for reader in ports.readers:
@@ -280,7 +286,7 @@ async def _without_device(context: DecisionContext, ports: StagePorts) -> Refusa
     """
     facts = context.admitted
     cookie = read_cookie(facts.header_values("cookie"), SESSION)
-    if isinstance(cookie, str) and facts.header("authorization") is None:
+    if isinstance(cookie, str) and (context.matched.own_authorization or facts.header("authorization") is None):
         context.enter("identify")
         outcome: Identity | Session | Refusal | None = await _authenticate(context, ports)
         if isinstance(outcome, Identity):
@@ -298,7 +304,7 @@ def _record_failure(context: DecisionContext, ports: StagePorts, refusal: Refusa
     facts, identity = context.admitted, context.identity
     if refusal.reason in _BAD_CREDENTIAL and not context.matched.zero_log:
         account = subject_key(identity.issuer, identity.subject) if identity is not None else ""
-        if not account and (guess := facts.header("authorization")):
+        if not account and not context.matched.own_authorization and (guess := facts.header("authorization")):
             account = digest(guess)  # whose it is nobody knows; what tells two guesses apart will do
         network = ports.networks.lookup(facts.client_ip)
         ports.assessor.record_failure(refusal.reason, facts.client_ip, network, account=account)

@@ -179,6 +179,7 @@ def _admission(config: Config, headers: frozenset[str] | None) -> Admission:
         trusted_proxies=config.trusted_proxies,
         judged_headers=headers,
         own_ports=frozenset({config.listen.port, config.listen.public_port or config.listen.port}),
+        encoded_slash=any(service.encoded_slash == "keep" for service in config.services.values()),
     )
 
 

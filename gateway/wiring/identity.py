@@ -111,7 +111,7 @@ async def people_of(
     refresher = Refresher(logins, shared.documents, by_issuer, time.time, _random)
     undo.push_async_callback(refresher.close)
     return People(
-        readers=(tokens, CookieReader(cookies, logins, refresher, by_issuer, time.time)),
+        readers=(CookieReader(cookies, logins, refresher, by_issuer, time.time), tokens),
         binder=BinderByKind(BrowserBinder(logins, shared.store, time.time, proofs), bearer),
         logins=logins,
         logouts=logouts,

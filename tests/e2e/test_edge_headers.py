@@ -243,6 +243,26 @@ def test_a_route_may_keep_the_token(world, upstream, connect):
     assert upstream.seen[0].get("authorization") == "Bearer good"
 
 
+class BySession(Ports):
+    async def read(self, facts: object, route: object) -> Identity:
+        return Identity("https://id", "u1", "session", "s", 2e9)
+
+
+@pytest.mark.parametrize("credential", ["Bearer eyJhbGciOiJub25lIn0.e30.", "Basic YTpi", "token x", "ApiKey y"])
+def test_the_services_own_authorization_passes_beside_a_session(world, upstream, connect, credential):
+    running = world.edge(upstream.url, ports=BySession(), route={"own_authorization": True})
+    assert connect(running).ask(headers=[("authorization", credential)]).status == 200
+    [seen] = upstream.seen
+    assert (seen.get("authorization"), seen.get("x-gateway-jwt-assertion")) == (credential, "head.body.signature")
+
+
+@pytest.mark.parametrize("changes", [{}, {"keep_bearer": True}])
+def test_a_token_beside_a_session_that_nobody_looked_at_does_not_pass(world, upstream, connect, changes):
+    running = world.edge(upstream.url, ports=BySession(), route=changes)
+    assert connect(running).ask(headers=[("authorization", "Bearer x")]).status == 200
+    assert upstream.seen[0].get("authorization") is None
+
+
 def test_plain_identity_headers_cannot_be_broken_out_of(world, upstream, connect):
     class Odd(Ports):
         async def read(self, *_: object) -> Identity:

@@ -238,3 +238,11 @@ def test_a_callback_that_this_browser_did_not_begin_is_refused(place: Place) -> 
 def _code(person: Person, place: Place) -> str:
     answer = person.ask(place.url(DIRECTORY, "/people"), headers={"accept": "application/json"})
     return answer.headers.get("x-gateway-reason", "")
+
+
+def test_a_good_session_is_the_person_whatever_authorization_stands_beside_it(place: Place) -> None:
+    person = place.signed_in("alice")
+    foreign = "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJhcmdvY2QifQ.c2ln"
+    for credential in (f"Bearer {foreign}", "Basic cm9ib3Q6eA==", "Bearer glsa_x", "token y"):
+        answer = person.ask(place.url(DIRECTORY, "/whoami"), headers={"authorization": credential})
+        assert answer.status_code == 200, credential

@@ -148,7 +148,7 @@ class Http1Upstream(_Upstream):
             start, *lines = head.decode("latin-1").split("\r\n")
             method, target, version = start.split(" ")
             assert version == "HTTP/1.1"
-            fields = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+            fields = [(name, value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines)]
             seen = Seen(method, target, fields, connection=talk.number)
             self.seen.append(seen)
             if self.whole:

@@ -112,10 +112,18 @@ class Service(Model):
         default_factory=dict, description="What is different below a path."
     )
     keep_bearer: bool = Field(False, description="Hand the caller's own token to the service.")
+    authorization: Literal["gateway", "service"] = Field(
+        "gateway",
+        description="service: the Authorization header is the service's own (API tokens, Basic) and is passed on as it "
+        "came; people are known by their session alone.",
+    )
     identity_headers: bool = Field(False, description="Add plain X-Gateway-* identity headers as well.")
     preserve_host: bool = Field(True, description="Send the public host name, not the upstream's.")
     path_parameters: bool = Field(
         False, description="The service reads `;` in a path as any other character; refused otherwise."
+    )
+    encoded_slash: Literal["refuse", "keep"] = Field(
+        "refuse", description="keep: %2F in a path is passed on, for services that read it as any other character."
     )
     strip_headers: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,127}\*?$")], ...] = Field(
         (), description="Headers of clients that this service must not get, in any spelling; `x-own-*` is a family."

@@ -14,7 +14,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 HostPort = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$")]
-Method = Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")]
+Method = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9-]{0,63}$")]
 ADDRESS = r"^https?://[^\s/?#]+$"
 Address = Annotated[str, Field(pattern=ADDRESS)]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]

@@ -15,6 +15,7 @@ CHUNKED = -2
 
 # Possessive: a line that does not match costs no second look (a field of spaces would cost them by the cube).
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9a-zA-Z]++):([^\r\n\x00]*+)\Z")
+_FIELD_OF_RESPONSE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9a-zA-Z]++)[ \t]*+:([^\r\n\x00]*+)\Z")
 _LENGTH = re.compile(rb"(?:0|[1-9][0-9]{0,18})\Z")
 _SIZE = re.compile(rb"[0-9a-fA-F]{1,16}\Z")
 _SIZE_BEGUN = re.compile(rb"[0-9a-fA-F]{0,16}\r?\Z")
@@ -28,14 +29,20 @@ class Malformed(ValueError):
     """A message that is not to be believed."""
 
 
-def read_fields(lines: Iterable[bytes]) -> tuple[Fields, list[bytes], list[bytes], bool]:
-    """Header fields, every Content-Length, every Transfer-Encoding, and whether the connection ends after this."""
+def read_fields(
+    lines: Iterable[bytes], *, space_before_colon: bool = False
+) -> tuple[Fields, list[bytes], list[bytes], bool]:
+    """Header fields, every Content-Length, every Transfer-Encoding, and whether the connection ends after this.
+
+    `space_before_colon`: white space there is removed, as a proxy does with responses (RFC 9112 section 5.1).
+    """
+    pattern = _FIELD_OF_RESPONSE if space_before_colon else _FIELD
     fields: list[tuple[bytes, bytes]] = []
     lengths: list[bytes] = []
     encodings: list[bytes] = []
     last = False
     for line in lines:
-        field = _FIELD.match(line)
+        field = pattern.match(line)
         if field is None:
             raise Malformed("header line")
         name, value = field[1], field[2].strip(b" \t")
@@ -116,7 +123,7 @@ class Chunks:
                 self._trailer_bytes += len(line)
                 if self._trailer_bytes > _TRAILER_BYTES:
                     raise Malformed("trailers")
-                self.trailers += read_fields([line])[0]
+                self.trailers += read_fields([line], space_before_colon=self._extensions)[0]
         else:
             self.is_waiting = bool(buf) and self._stage != "done"
         return b"".join(pieces), self._stage == "done"

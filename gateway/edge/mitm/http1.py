@@ -26,7 +26,7 @@ from gateway.edge.mitm.turn_budget import Later, Turn
 from gateway.edge.mitm.websocket_frames import WebSocketFrames
 
 Commands = layer.CommandGenerator[Any]
-_REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.1\Z")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+) HTTP/1\.1\Z")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n\x00]*))?\Z")
 _PIPELINE_BYTES = 1 << 20
 _RESPONSE_HEAD_BYTES = 1 << 18
@@ -314,7 +314,7 @@ class UpstreamHttp1(_Http1):
             start = _STATUS_LINE.match(lines[0])
             if start is None:
                 raise Malformed("status line")  # noqa: TRY301
-            fields, lengths, encodings, last = read_fields(lines[1:])
+            fields, lengths, encodings, last = read_fields(lines[1:], space_before_colon=True)
             status = int(start[2])
             bodyless = self._method == b"HEAD" or status < 200 or status in {204, 304}  # noqa: PLR2004
             size = 0 if bodyless else body_size(lengths, encodings, UNTIL_CLOSE)

@@ -78,8 +78,8 @@ class TokenReader:
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
 
     async def read(self, facts: RequestFacts, route: Route) -> Identity | None | Refusal:
-        """The token's identity; None without an Authorization header or with one of another scheme."""
-        credential = read_credential(facts)
+        """The token's identity; None without one, also for an Authorization of another scheme or the service's own."""
+        credential = None if route.own_authorization else read_credential(facts)
         if not isinstance(credential, Credential):
             return credential
         token = credential.token

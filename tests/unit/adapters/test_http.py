@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -92,6 +93,30 @@ async def test_no_redirect_is_followed_and_no_cookie_is_kept() -> None:
 )
 async def test_no_usable_answer_is_unreachable(chunks: tuple[bytes, ...]) -> None:
     async with speaking(*chunks) as url, client(limit_bytes=1024) as http:
+        with pytest.raises(Unreachable):
+            await http.get(url)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "GZIP"])
+async def test_a_compressed_answer_is_read_as_far_as_the_limit_goes(coding: str) -> None:
+    folded = zlib.compress(b"x" * 1024) if coding == "deflate" else gzip.compress(b"x" * 1024)
+    async with speaking(ok(folded, f"Content-Encoding: {coding}")) as url, client(limit_bytes=1024) as http:
+        assert (await http.get(url)).body == b"x" * 1024
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"),
+    [
+        (gzip.compress(b"x" * 1025), "gzip"),
+        (gzip.compress(b"x" * 100)[:-4], "gzip"),
+        (b"{}", "gzip"),
+        (b"{}", "br"),
+        (gzip.compress(gzip.compress(b"x")), "gzip, gzip"),
+    ],
+    ids=["too large", "cut short", "not compressed", "another coding", "twice"],
+)
+async def test_a_compressed_answer_that_cannot_be_trusted_is_none(body: bytes, coding: str) -> None:
+    async with speaking(ok(body, f"Content-Encoding: {coding}")) as url, client(limit_bytes=1024) as http:
         with pytest.raises(Unreachable):
             await http.get(url)
 

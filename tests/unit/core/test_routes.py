@@ -108,3 +108,17 @@ def test_a_semicolon_is_refused_where_the_service_does_not_take_it():
 def test_a_name_of_its_own_is_told_from_one_that_a_wildcard_takes():
     assert table(WILD, ONE).has_host("one.wild.example")
     assert not table(WILD, ONE).has_host("two.wild.example")
+
+
+def test_an_encoded_slash_needs_a_route_that_keeps_it_and_never_hides_another_route():
+    def match(segments, *routes):
+        path = "/" + "/".join(segments)
+        return table(*routes).match(replace(facts(path=segments), path=path))
+
+    keeping, admin = Route("root", "a.example", encoded_slash=True), Route("admin", "a.example", ("admin",))
+    refusal = Refusal("malformed_request", "an encoded slash")
+    assert match(("x", "a%2Fb"), keeping, admin) is keeping
+    assert match(("x", "a%2Fb"), ROOT) == refusal
+    assert match(("admin%2Fx",), keeping, admin) == refusal
+    assert match(("admin%2Fx",), keeping) is keeping
+    assert match((".gateway%2Fme",), keeping) == refusal

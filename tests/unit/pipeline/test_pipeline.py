@@ -168,7 +168,9 @@ async def test_the_first_reader_that_knows_decides():
     assert isinstance(await judge(Ports(), readers=(first, second)), Forward)
     second = Ports(read=Refusal("token_expired"))
     assert (await judge(Ports(), readers=(second, first))).reason == "token_expired"
-    assert first.calls == ["read"]
+    assert first.calls == ["read", "read"]
+    # A credential that is no good does not hide a good one beside it.
+    assert isinstance(await judge(Ports(), readers=(second, Ports())), Forward)
 
 
 async def test_plain_headers_are_printable_whatever_the_issuer_says():

@@ -111,8 +111,29 @@ def test_our_cookies_stay_from_upstreams() -> None:
     assert sets_ours(" __host-gateway-anything =x")
     assert not sets_ours("theme=__Host-gateway-session")
     # Nameless, or named by what a browser may trim: both come back as something else than was said.
-    for odd in (f"={SESSION}=x", f"\x0b{SESSION}=x", f"\xa0{SESSION}=x", "; Path=/", ""):
+    for odd in (
+        f"={SESSION}=x",
+        f"{SESSION}",
+        f"\u00c3{SESSION}=x",
+        f"\x0b{SESSION}=x",
+        f"\xa0{SESSION}=x",
+        "; Path=/",
+        "",
+    ):
         assert sets_ours(odd)
+
+
+def test_every_byte_of_other_cookies_stays_as_it_came() -> None:
+    for text in ("a=\xe9\xa0", "a=\xa0 ;b=\x85", 'a="x, y";;b ; c', " odd name=1;=nameless; \xff", "a=b=c;  d"):
+        assert without_ours([text]) == [text]
+    assert without_ours([f"a=\xa0;{SESSION}=x; b =\x85"]) == ["a=\xa0; b =\x85"]
+    assert without_ours([f" {SESSION}=x; b=\xa0"]) == ["b=\xa0"]
+    assert without_ours(["; ", f"{SESSION}=x;"]) == []
+
+
+def test_odd_names_of_other_cookies_pass() -> None:
+    for odd in ("na\xefve=1; Path=/", "a b=1", "=nameless", "alone", "\xe4=1", "a[b]=(1)"):
+        assert not sets_ours(odd)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
-from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from gateway.core.header_names import HOP_BY_HOP, is_asserted, is_disguised, is_ours, is_override
 from gateway.core.reasons import Refusal
 from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits
+from gateway.core.targets import fields_of_query, segments_of_path
 
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-zA-Z]{1,64}\Z")
 _NO_METHOD = frozenset({b"CONNECT", b"TRACE", b"TRACK"})  # in any case: what folds methods would tunnel or mirror
@@ -29,42 +28,6 @@ _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 _HOST = re.compile(rb"(?:\[([0-9a-fA-F:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,252}))):?([0-9]{1,5})?\Z")
-
-
-# With `[`, `]`, `|` and `^`, which browsers leave as they are in a path.
-_PATH = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/\[\]|^]*\Z")
-
-
-_QUERY = re.compile(rb"[A-Za-z0-9\-._~!$&'()*+,;=:@%/?\[\]|^`{}\"<>\\]*\Z")
-
-
-_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-
-
-_PLAIN_PATH = re.compile(
-    rb"/(?:[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*"
-    rb"(?:/[A-Za-z0-9\-_~!$&'()*+,=:@][A-Za-z0-9\-._~!$&'()*+,=:@]*)*/?)?\Z"
-)
-
-
-_FORBIDDEN_ESCAPE = re.compile(rb"%(?:5[cC]|[01][0-9A-Fa-f]|7[fF]|25(?:2[eEfF]|5[cC]|25|[01][0-9A-Fa-f]|7[fF]))")
-
-
-# Bytes that are no UTF-8 and that a careless decoder takes for ASCII: overlong forms, and surrogates
-# (RFC 3629 section 3).
-_OVERLONG = re.compile(
-    rb"[\xc0\xc1](?:[^0-9A-Za-z]|\Z)|[\xe0\xf0\xf8\xfc][\x80-\x9f][\x80-\xbf]|[\xf8-\xff][\x80-\xbf]"
-    rb"|\xed[\xa0-\xbf][\x80-\xbf]"
-)
-
-
-_UNRESERVED_ESCAPE = re.compile(rb"%(2[dDeE]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9aA]|5[fF]|7[eE])")
-
-
-_NO_UTF8 = re.compile("[\udc80-\udcff]")
-
-
-_ESCAPE = re.compile(rb"%[0-9a-f]{2}", re.IGNORECASE)
 
 
 _GRPC = re.compile(r"application/grpc(?:[+;]|\Z)")
@@ -144,7 +107,7 @@ def canonical_path(path: bytes) -> tuple[str, tuple[str, ...]] | None:
 
     An encoded slash stands: whether it may is the route's to say.
     """
-    return _segments(path, encoded_slash=True)
+    return segments_of_path(path, encoded_slash=True)
 
 
 def _is_ip(host: str) -> bool:
@@ -153,69 +116,6 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _decoded(raw: bytes) -> str | None:
-    """The text of an escaped segment or field; bytes that are no UTF-8 stay escaped, None for overlong forms."""
-    octets = unquote_to_bytes(raw)
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        if _OVERLONG.search(octets):
-            return None
-        return _escaped(octets.decode("utf-8", "surrogateescape"))
-
-
-def _escaped(text: str) -> str:
-    """Text in which every byte that was no UTF-8 is a percent-escape."""
-    return _NO_UTF8.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", text)
-
-
-def _segments(path: bytes, *, encoded_slash: bool = False) -> tuple[str, tuple[str, ...]] | None:
-    """The canonical path and its decoded segments, None for a path that has more than one reading.
-
-    An escaped slash, where it may stand, stays escaped: no segment has a slash.
-    """
-    if _PLAIN_PATH.match(path):
-        text = path.decode("ascii")
-        return text, tuple(text.strip("/").split("/")) if len(text) > 1 else ()
-    if not _PATH.match(path) or _PERCENT.search(path) or b"//" in path:
-        return None
-    canonical = _UNRESERVED_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), path)
-    canonical = _ESCAPE.sub(lambda found: found[0].upper(), canonical)
-    # After decoding what needs no escape: %25%32%65 is %252e.
-    if _FORBIDDEN_ESCAPE.search(canonical) or (not encoded_slash and b"%2F" in canonical):
-        return None
-    decoded = []
-    for raw in canonical.strip(b"/").split(b"/") if canonical != b"/" else ():
-        pieces = [_decoded(piece) for piece in raw.split(b"%2F")]
-        if any(piece is None or _is_misleading(piece) for piece in pieces) or (len(pieces) > 1 and "" in pieces):
-            return None
-        decoded.append("%2F".join(filter(None, pieces)))
-    return canonical.decode("ascii"), tuple(decoded)
-
-
-def _is_misleading(segment: str) -> bool:
-    """Whether a segment is a dot segment for some reader, or has a separator for one that normalises."""
-    plain = segment if segment.isascii() else unicodedata.normalize("NFKC", segment)
-    if "%" in plain:
-        # For who reads escaped bytes as Latin-1, a no-break space is white space.
-        plain = unquote(plain, "latin-1")
-    return plain.split(";", 1)[0].strip() in {".", ".."} or (not segment.isascii() and ("/" in plain or "\\" in plain))
-
-
-def _fields(query: bytes, limits: RequestLimits) -> tuple[tuple[str, str], ...] | None:
-    if not query:
-        return ()
-    if not _QUERY.match(query):
-        return None
-    try:
-        pairs = parse_qsl(
-            query.decode("ascii"), keep_blank_values=True, errors="surrogateescape", max_num_fields=limits.query_fields
-        )
-    except ValueError:
-        return None
-    return tuple((_escaped(name), _escaped(value)) for name, value in pairs)
 
 
 @lru_cache(maxsize=4096)
@@ -276,10 +176,10 @@ def admit(
     path, mark, query = raw.target.partition(b"?")
     if mark and not query:
         mark = b""
-    canonical = _segments(path, encoded_slash=encoded_slash)
+    canonical = segments_of_path(path, encoded_slash=encoded_slash)
     if canonical is None:
         return _bad("path")
-    fields = _fields(query, limits)
+    fields = fields_of_query(query, limits.query_fields)
     if fields is None:
         return _bad("query")
 

@@ -5,7 +5,7 @@ import pytest
 from gateway.core.canonical import admit, client_network
 from gateway.core.header_names import is_ours
 from gateway.core.reasons import Refusal
-from gateway.core.request import Peer, RawRequest, RequestFacts, RequestLimits
+from gateway.core.request import Peer, RawRequest, RequestLimits
 
 PEER = Peer("10.0.0.9", 4711, sni="a.example")
 HOST = (b"Host", b"a.example")

@@ -16,8 +16,8 @@ LINES = 3
 # How many are left in each package. Whoever renames some lowers the number; nobody raises one.
 LEFT = {
     "gateway/core": 5,
-    "gateway/edge": 7,
-    "gateway/identity": 79,
+    "gateway/edge": 1,
+    "gateway/identity": 64,
     "gateway/policy": 4,
     "tests": 228,
 }

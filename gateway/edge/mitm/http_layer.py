@@ -262,10 +262,10 @@ def _fork(context: Context) -> Context:
 
 def _let_go(finished: layer.Layer | None) -> None:
     """Open the rings of a layer, its context and its bound methods: the collector comes by too seldom for them."""
-    if finished is not None and (kept := vars(finished)):
+    if finished is not None and (attributes := vars(finished)):
         finished.context.layers.clear()
-        child, codec = kept.get("child_layer"), kept.get("h2_conn")
-        kept.clear()
+        child, codec = attributes.get("child_layer"), attributes.get("h2_conn")
+        attributes.clear()
         _let_go(child)
         if codec is not None:
             vars(codec).clear()

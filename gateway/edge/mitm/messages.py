@@ -30,8 +30,8 @@ def request(
     scheme: bytes = b"https",
 ) -> http.Request:
     """A request without a body; `target` is in origin form."""
-    made = http.Request.__new__(http.Request)
-    made.data = http.RequestData(
+    request = http.Request.__new__(http.Request)
+    request.data = http.RequestData(
         http_version=version,
         headers=headers(fields),
         content=None,
@@ -45,15 +45,15 @@ def request(
         authority=authority,
         path=target,
     )
-    return made
+    return request
 
 
 def response(
     status: int, fields: Iterable[Field], *, reason: bytes = b"", version: bytes = b"HTTP/1.1"
 ) -> http.Response:
     """A response without a body."""
-    made = http.Response.__new__(http.Response)
-    made.data = http.ResponseData(
+    response = http.Response.__new__(http.Response)
+    response.data = http.ResponseData(
         http_version=version,
         headers=headers(fields),
         content=None,
@@ -63,4 +63,4 @@ def response(
         status_code=status,
         reason=reason,
     )
-    return made
+    return response

@@ -14,11 +14,11 @@ _NOT_SENT = 0x894B
 def listening_socket(address: str, port: int) -> socket.socket:
     """A TCP socket of our own on a shared port; the kernel spreads connections over all of them. Raises OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind((address, port))
-    return made
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((address, port))
+    return listener
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:

@@ -39,10 +39,10 @@ class ServerContexts:
         self._names: dict[str, SSL.Context] = {}
         self._contexts: list[SSL.Context] = []
         for certificate, key in certificates:
-            made = _context(certificate, key, device_ca)
-            self._contexts.append(made)
+            context = _context(certificate, key, device_ca)
+            self._contexts.append(context)
             for name in _names(certificate):
-                self._names.setdefault(name, made)
+                self._names.setdefault(name, context)
         if not self._contexts:
             raise ValueError("no server certificate")
 
@@ -65,22 +65,24 @@ def _names(certificate: Path) -> list[str]:
 
 
 def _context(certificate: Path, key: Path, device_ca: Path | None) -> SSL.Context:
-    made = SSL.Context(SSL.TLS_SERVER_METHOD)
-    made.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
     # Without tickets and cache every connection proves its key anew.
-    made.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
-    made.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    made.use_certificate_chain_file(str(certificate))
-    made.use_privatekey_file(str(key))
-    made.check_privatekey()
-    made.set_alpn_select_callback(_choose)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.use_certificate_chain_file(str(certificate))
+    context.use_privatekey_file(str(key))
+    context.check_privatekey()
+    context.set_alpn_select_callback(_choose)
     if device_ca is not None:
-        made.load_verify_locations(str(device_ca))
+        context.load_verify_locations(str(device_ca))
         authorities = x509.load_pem_x509_certificates(device_ca.read_bytes())
-        made.set_client_ca_list([crypto.X509.from_cryptography(authority).get_subject() for authority in authorities])
-        made.set_verify(SSL.VERIFY_PEER, lambda _connection, _certificate, _error, _depth, ok: bool(ok))
-        made.set_verify_depth(3)
-    return made
+        context.set_client_ca_list(
+            [crypto.X509.from_cryptography(authority).get_subject() for authority in authorities]
+        )
+        context.set_verify(SSL.VERIFY_PEER, lambda _connection, _certificate, _error, _depth, ok: bool(ok))
+        context.set_verify_depth(3)
+    return context
 
 
 def _choose(_connection: SSL.Connection, offered: list[bytes]) -> bytes:

@@ -178,14 +178,14 @@ class TokenReader:
             return answer
         if verified.confirmed is not None and verified.confirmed[0] is answer:
             return verified.confirmed[1]
-        said, ours = answer.claims, verified.claims
-        if any(name in ours and said.get(name, ours[name]) != ours[name] for name in ("sub", "client_id")):
+        answered, ours = answer.claims, verified.claims
+        if any(name in ours and answered.get(name, ours[name]) != ours[name] for name in ("sub", "client_id")):
             return Refusal("token_malformed", "the issuer's answer is about another subject or client")
-        merged = {**said, **ours}
+        merged = {**answered, **ours}
         if "email" in ours:
             # Whether an address was verified is said of that address alone.
             merged["email_verified"] = ours.get("email_verified")
-        expires_at = min(verified.identity.expires_at, float(said.get("exp", verified.identity.expires_at)))
+        expires_at = min(verified.identity.expires_at, float(answered.get("exp", verified.identity.expires_at)))
         identity = identity_of(merged, issuer.config, kind="jwt", expires_at=expires_at, hint=_hint(digest))
         if isinstance(identity, Identity):
             verified.confirmed = (answer, identity)

@@ -114,12 +114,12 @@ class Dpop:
 
     async def _shared_secret(self) -> bytes:
         if self._secret is None:
-            kept = await self._secret_store.secrets(PURPOSE)
-            if not kept:
+            stored = await self._secret_store.secrets(PURPOSE)
+            if not stored:
                 # Whoever is first wins: every worker writes under the same name, then reads.
                 await self._secret_store.put_secret(PURPOSE, "1", self._clock(), secrets.token_bytes(_SECRET_BYTES))
-                kept = await self._secret_store.secrets(PURPOSE)
-            self._secret = kept[0][2]
+                stored = await self._secret_store.secrets(PURPOSE)
+            self._secret = stored[0][2]
         return self._secret
 
 

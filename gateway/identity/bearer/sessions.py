@@ -113,18 +113,18 @@ class BearerSessions:
         confirmation = identity.confirmation
         if confirmation.keys() - {_CERTIFICATE, _KEY}:
             return Refusal("binding_mismatch", "the token is bound to a kind of key that is not proven here")
-        held = []
+        proofs = []
         if _CERTIFICATE in confirmation:
             shown = device.cert_sha256 if device is not None else facts.peer.cert_sha256
             expected = confirmation[_CERTIFICATE].encode("utf-8", "replace")
             if not shown or not hmac.compare_digest(expected, shown.encode("ascii")):
                 return Refusal("binding_mismatch", "the token is bound to another certificate")
-            held.append(_CERTIFICATE)
+            proofs.append(_CERTIFICATE)
         if _KEY not in confirmation:
             unbound = Refusal("binding_mismatch", "a DPoP proof for a token that is not bound by DPoP")
-            return unbound if speaks_dpop(facts) else tuple(held)
+            return unbound if speaks_dpop(facts) else tuple(proofs)
         credential = read_credential(facts)
         if self._dpop is None or not isinstance(credential, Credential) or credential.scheme != "dpop":
             return Refusal("binding_mismatch", "a token that is bound by DPoP, without DPoP")
         refusal = await self._dpop.verify(facts, credential.token, confirmation[_KEY])
-        return refusal or (*held, "dpop")
+        return refusal or (*proofs, "dpop")

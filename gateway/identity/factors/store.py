@@ -129,14 +129,14 @@ class Factors:
         plugin = self.kinds.get(kind)
         if plugin is None:
             return Refusal("factor_unknown", "no such kind")
-        kept = await self._factors.get(_key(owner)) or ()
+        factors = await self._factors.get(_key(owner)) or ()
         proved_by = self._proved_by(owner, proof)
-        if refusal := _may_change(kept, proved_by) or _is_full(kept):
+        if refusal := _may_change(factors, proved_by) or _is_full(factors):
             return refusal
         if locked := await self._attempts.count(_key(owner), ENROLMENTS):
             return locked
         now = self._clock()
-        begun = await asyncio.to_thread(plugin.enrol_begin, owner, _states(kept, kind), now)
+        begun = await asyncio.to_thread(plugin.enrol_begin, owner, _states(factors, kind), now)
         step = _Step(
             owner=_key(owner),
             what="enrol",
@@ -162,16 +162,16 @@ class Factors:
         if plugin is None:
             return Refusal("factor_unknown", "no such kind")
         async for entry in self._factors.attempts(_key(owner)):
-            now, kept = self._clock(), entry.value or ()
-            if refusal := _may_change(kept, step.proved_by) or _is_full(kept):
+            now, factors = self._clock(), entry.value or ()
+            if refusal := _may_change(factors, step.proved_by) or _is_full(factors):
                 return refusal
-            state = await asyncio.to_thread(plugin.enrol_finish, step.pending, _states(kept, step.kind), answer, now)
+            state = await asyncio.to_thread(plugin.enrol_finish, step.pending, _states(factors, step.kind), answer, now)
             if isinstance(state, Refusal):
                 if step.tries > 1:
                     await self._put_step(step_id, replace(step, tries=step.tries - 1))
                 return state
             new = _Kept(secrets.token_urlsafe(12), step.kind, _label(label), now, None, state)
-            left = [factor for factor in kept if plugin.many or factor.kind != new.kind]
+            left = [factor for factor in factors if plugin.many or factor.kind != new.kind]
             if await self._factors.replace(entry, (*left, new), _NEVER):
                 await self._attempts.forget(_key(owner))
                 return self._seen(new)
@@ -215,18 +215,18 @@ class Factors:
         self, owner: FactorOwner, plugin: Factor, step: _Step, answer: Mapping[str, Any]
     ) -> Proof | Refusal:
         async for entry in self._factors.attempts(_key(owner)):
-            now, kept = self._clock(), entry.value or ()
-            mine = [factor for factor in kept if factor.kind == step.kind]
-            if not mine:
+            now, factors = self._clock(), entry.value or ()
+            of_kind = [factor for factor in factors if factor.kind == step.kind]
+            if not of_kind:
                 return Refusal("factor_unknown")
-            states = [factor.state for factor in mine]
-            found = await asyncio.to_thread(plugin.challenge_finish, step.pending, states, answer, now)
-            if isinstance(found, Refusal):
-                return found
-            used = replace(mine[found.index], state=found.state, used_at=now)
-            changed = tuple(used if factor.id == used.id else factor for factor in kept)
+            states = [factor.state for factor in of_kind]
+            proof = await asyncio.to_thread(plugin.challenge_finish, step.pending, states, answer, now)
+            if isinstance(proof, Refusal):
+                return proof
+            used = replace(of_kind[proof.index], state=proof.state, used_at=now)
+            changed = tuple(used if factor.id == used.id else factor for factor in factors)
             if await self._factors.replace(entry, changed, _NEVER):
-                return Proof(owner.issuer, owner.subject, used.id, used.kind, found.amr, now)
+                return Proof(owner.issuer, owner.subject, used.id, used.kind, proof.amr, now)
         return Refusal("factor_invalid", "too much at the same time")
 
     # ---- the end ----
@@ -236,11 +236,11 @@ class Factors:
         proved_by = self._proved_by(owner, proof)
 
         async for entry in self._factors.attempts(_key(owner)):
-            kept = entry.value or ()
-            left = tuple(factor for factor in kept if factor.id != factor_id)
-            if len(left) == len(kept):
+            factors = entry.value or ()
+            left = tuple(factor for factor in factors if factor.id != factor_id)
+            if len(left) == len(factors):
                 return Refusal("factor_unknown")
-            if refusal := _may_change(kept, proved_by):
+            if refusal := _may_change(factors, proved_by):
                 return refusal
             if await self._factors.replace(entry, left, _NEVER):
                 return None

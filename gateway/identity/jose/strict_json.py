@@ -29,10 +29,10 @@ def read_object(raw: bytes, *, depth: int = 8, members: int = 2_000) -> dict[str
     answer can be encoded as UTF-8 and every number is finite. Never raises.
     """
     try:
-        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_members, parse_constant=_constant)
+        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_members, parse_constant=_constant)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and _bounded(found, depth, members) else None
+    return document if isinstance(document, dict) and _bounded(document, depth, members) else None
 
 
 def _bounded(found: dict[str, Any], depth: int, members: int) -> bool:

@@ -202,13 +202,13 @@ class LoginSessions:
         """
         now = self._clock()
 
-        def make(found: LoginSession) -> LoginSession:
+        def make(current: LoginSession) -> LoginSession:
             return replace(
-                found,
+                current,
                 elevated_amr=tuple(amr),
                 elevated_at=now,
-                elevated_until=min(until, found.ends_at),
-                rotation=found.rotation + 1,
+                elevated_until=min(until, current.ends_at),
+                rotation=current.rotation + 1,
             )
 
         return await self.change(login_id, make)
@@ -272,14 +272,14 @@ class LoginSessions:
                 ended += await self.end(login.id, why)
                 ended += await self._revoke(session_id(issuer, login.identity.subject, sid), why)
         elif subject:
-            kept = set()
+            remaining = set()
             for login in await self.of_subject(issuer, subject):
                 if before is None or login.was_before(before):
                     ended += await self.end(login.id, why)
                 else:
-                    kept.add(login.id)
+                    remaining.add(login.id)
             for record in await self._store.sessions(subject):
-                if record.issuer == issuer and record.revoked_at is None and record.id not in kept:
+                if record.issuer == issuer and record.revoked_at is None and record.id not in remaining:
                     ended += await self._revoke(record.id, why)
         if sid and subject:
             ended += await self._revoke(session_id(issuer, subject, sid), why)
@@ -314,14 +314,14 @@ class LoginSessions:
 
         Their order is that of their digests, so that no look has to read them all.
         """
-        now, found = self._clock(), set[str]()
+        now, session_ids = self._clock(), set[str]()
         start = _order(after) if after else (0, "")
         for shard in range(start[0], _SHARDS):
             documents = await self._documents.list(HELD, subject_key(issuer, str(shard)), now)
-            found |= {sid for item in documents if _order(sid := item.value.decode()) > start}
-            if len(found) >= limit:
+            session_ids |= {sid for item in documents if _order(sid := item.value.decode()) > start}
+            if len(session_ids) >= limit:
                 break
-        return sorted(found, key=_order)[:limit]
+        return sorted(session_ids, key=_order)[:limit]
 
     async def _revoke(self, bearer_id: str, why: str) -> int:
         record = await self._store.session(bearer_id)

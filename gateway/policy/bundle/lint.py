@@ -64,6 +64,11 @@ def warnings(policy: CompiledPolicy, data: Mapping[str, Any]) -> list[BundleErro
     return [problem for problem in remarks(policy, data) if problem.code == "unreported_posture"]
 
 
+def strict_problems(policy: CompiledPolicy) -> list[BundleError]:
+    """What OPA's strict mode objects to."""
+    return [as_error(problem) for problem in policy.strict_problems()]
+
+
 def as_error(problem: PolicyProblem) -> BundleError:
     """A problem of OPA with its place, and a fix."""
     return BundleError(

@@ -96,6 +96,10 @@ class CompiledPolicy:
         )
         return [PolicyProblem.read(problem) for problem in found["problems"]]
 
+    def strict_problems(self) -> Sequence[PolicyProblem]:
+        """What OPA's strict mode objects to: unused variables and imports, duplicate imports, deprecated builtins."""
+        return [PolicyProblem.read(raw) for raw in self._opa.call("strict", handle=self._handle)["problems"]]
+
     def explain(self, document: bytes, deadline_s: float = 5.0) -> Mapping[str, Any]:
         """{answer, fired, failed}: which rules gave something, and what stopped each of the others."""
         return self._opa.call("explain", document, handle=self._handle, deadline_ms=int(deadline_s * 1000))

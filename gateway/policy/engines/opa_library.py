@@ -26,6 +26,7 @@ GC_PERCENT = 400
 HEADROOM_BYTES = 48 << 20
 THREADS = 2
 
+_ANSWERS_WITH_PROBLEMS = frozenset({"check", "strict"})
 _ANSWER_BYTES = 64 << 10
 _MAX_ANSWER_BYTES = 8 << 20
 
@@ -117,7 +118,7 @@ class OpaLibrary:
             answer: dict[str, Any] = json.loads(ctypes.string_at(pointer, size.value))
         finally:
             self._free.opa_bridge_release(pointer)
-        if operation != "check" and "problems" in answer:
+        if operation not in _ANSWERS_WITH_PROBLEMS and "problems" in answer:
             raise PolicyRejected([PolicyProblem.read(problem) for problem in answer["problems"]])
         return answer
 

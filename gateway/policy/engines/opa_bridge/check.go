@@ -37,6 +37,22 @@ func check(request, _ []byte) any {
 	return problems(found...)
 }
 
+// strictCheck compiles the modules in OPA's strict mode: unused variables and imports, duplicate imports, deprecated
+// builtins, `input` and `data` as names. It answers {problems}.
+func strictCheck(request, _ []byte) any {
+	p, err := handleOf(request)
+	if err != nil {
+		return problemsOf(err)
+	}
+	found := []problem{}
+	compiler := newCompiler(false).WithStrict(true)
+	compiler.Compile(copied(p.parsed))
+	for _, err := range compiler.Errors {
+		found = append(found, staticProblem(err))
+	}
+	return problems(found...)
+}
+
 // typeErrors compiles the modules once more, over the schemas. What may be null counts as what it is otherwise, for
 // OPA's checker knows no null; where it then objects to a comparison with null, it is not right.
 func (p *policy) typeErrors(input, data map[string]any) []problem {

@@ -138,7 +138,7 @@ func init() {
 		"load": load, "free": free, "configure": configure, "statistics": statistics, "panic": nilDereference,
 		"check": check, "query": query, "explain": explain, "test": test, "format": formatted, "inspect": inspect,
 		"dependencies": dependenciesOperation, "capabilities": capabilities, "bundle": readBundle,
-		"scaffold": scaffold,
+		"scaffold": scaffold, "strict": strictCheck,
 	}
 }
 

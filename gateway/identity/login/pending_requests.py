@@ -203,8 +203,13 @@ class PendingRequests:
         return None if pending is None else replace(pending, id=held_id)
 
     def _is_own(self, facts: RequestFacts) -> bool:
-        """Whether the host's own page sent this; saying nothing is not enough."""
+        """Whether the host's own page sent this; saying nothing is not enough.
+
+        A page without a referrer has `Origin: null`; then `Sec-Fetch-Site` decides, which no page can set.
+        """
         site = facts.header_values("sec-fetch-site")
+        if facts.header_values("origin") == ["null"]:
+            return site == ["same-origin"]
         return facts.header_values("origin") == [self._origin(facts.host)] and site in ([], ["same-origin"])
 
 

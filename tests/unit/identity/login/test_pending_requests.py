@@ -61,7 +61,9 @@ async def test_a_form_of_the_hosts_own_page_waits_whole_without_its_credentials(
     [
         {},
         {"origin": "https://evil.example"},
-        {"origin": "null", "sec_fetch_site": "same-origin"},
+        {"origin": "null", "sec_fetch_site": "same-site"},
+        {"origin": "null", "sec_fetch_site": "cross-site"},
+        {"origin": "null"},
         {"origin": origin(SHOP), "sec_fetch_site": "same-site"},
         {"origin": f"https://{WIKI}"},
         {"origin": origin(WIKI), "sec_fetch_site": "cross-site"},
@@ -133,3 +135,9 @@ async def test_it_remembers_what_its_service_accepts_and_whether_it_leaves_a_tra
 def test_nothing_of_it_shows() -> None:
     made = PendingRequest("the-id", WIKI, "POST", "/", "the-binding", headers=(("x-key", "the-key"),), body=b"the-body")
     assert not [word for word in ("the-id", "the-binding", "the-key", "the-body") if word in repr(made)]
+
+
+async def test_a_form_of_a_page_without_a_referrer_is_the_hosts_own(held: PendingRequests) -> None:
+    waiting = await wait(held, body=b"note=1", method="POST", origin="null", sec_fetch_site="same-origin")
+    assert isinstance(waiting, PendingRequest)
+    assert (waiting.method, waiting.body) == ("POST", b"note=1")

@@ -19,6 +19,7 @@ from bench.detection_travellers import Travellers
 from bench.detection_world import SignIn, Who, World
 from gateway.core.decision import RiskReport
 from gateway.core.request import Peer, RequestFacts
+from gateway.core.routes import Route
 from gateway.core.signals import Observation
 from gateway.core.subject import Identity, Session
 from gateway.risk.assessor import Assessor
@@ -28,6 +29,7 @@ from plugins.signals import builtin
 
 ISSUER = "https://id.example.com"
 _SENSITIVE = 0.5
+_ROUTE = Route("bench", "bench.example")
 
 
 class Judged(NamedTuple):
@@ -74,7 +76,7 @@ class Gate:
         identity = Identity(
             ISSUER, seen.subject, "session", session.id, self.now + 9e5, amr=amr, auth_time=session.created_at
         )
-        return await self.assessor.assess(session, identity, None, facts_of(seen), seen.network)
+        return await self.assessor.assess(session, identity, None, facts_of(seen), seen.network, _ROUTE)
 
 
 def facts_of(seen: Observation, *more: tuple[str, str], host: str = "wiki.example.com") -> RequestFacts:

@@ -104,15 +104,26 @@ class RouteTable:
         node = self._host(facts.host)
         for segment in facts.segments:
             node = node.children.get(segment) if node is not None else None
-        found: list[tuple[str, ...]] = []
+        prefixes: list[tuple[str, ...]] = []
         waiting = [] if node is None else [(facts.segments, node)]
         while waiting:
             path, parent = waiting.pop()
             for segment, child in parent.children.items():
                 waiting.append(((*path, segment), child))
                 if child.routes:
-                    found.append((*path, segment))
-        return sorted(found)
+                    prefixes.append((*path, segment))
+        return sorted(prefixes)
+
+    def has_zero_log(self, host: str) -> bool:
+        """Whether a request to this host may be for a zero-log route, whatever its path."""
+        node = self._host(host)
+        waiting = [] if node is None else [node]
+        while waiting:
+            current = waiting.pop()
+            if any(route.zero_log for route in current.routes):
+                return True
+            waiting += current.children.values()
+        return False
 
     def match(self, facts: RequestFacts) -> Route | Refusal:
         """The route of a request; Refusal `route_not_found`, `method_not_allowed`, `malformed_request`.

@@ -111,9 +111,10 @@ class Conclusion:
         if context.route is not None:
             return context.route.zero_log
         host = context.facts.host if context.facts is not None else (context.peer.sni or "").lower().removesuffix(".")
-        return not (
+        routes = self.ports.routes
+        return routes.has_zero_log(host) or not (
             host in self.staff_hosts
-            or (f"*.{host.partition('.')[2]}" in self.staff_hosts and not self.ports.routes.has_host(host))
+            or (f"*.{host.partition('.')[2]}" in self.staff_hosts and not routes.has_host(host))
         )
 
     def _event(

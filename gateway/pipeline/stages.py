@@ -133,7 +133,9 @@ async def assess(context: DecisionContext, ports: StagePorts) -> Refusal | None:
     network = ports.networks.lookup(facts.client_ip)
     _expect(network, Network)
     context.network = network
-    risk = await ports.assessor.assess(context.session, context.identity, context.device, facts, network)
+    risk = await ports.assessor.assess(
+        context.session, context.identity, context.device, facts, network, context.matched
+    )
     _expect(risk, RiskReport)
     context.risk = risk
     return None

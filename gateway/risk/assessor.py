@@ -19,6 +19,7 @@ from gateway.core.decision import NO_SIGNAL, RiskReport, RiskTerm
 from gateway.core.ports.pipeline import Network
 from gateway.core.ports.stores import StoreDown
 from gateway.core.request import RequestFacts
+from gateway.core.routes import Route
 from gateway.core.signals import Observation, Scope, Signal
 from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.risk.memory import Kind, Remembered, RiskMemory
@@ -68,10 +69,10 @@ class _Gate:
 class Assessor:
     """Meets `core.ports.RiskAssessor`. Raises StoreDown, and whatever a signal raises.
 
-    `is_quiet(host)`: this host belongs to a zero-log route. `external_level(identity)`: the level that another system
-    gave the person, "" for none. `on_level_raised(session_id)` is called when the level of a session is higher than it
-    was here before: what that session has open has to be judged again. An unchanged session (address, JA4, User-Agent,
-    proofs) is given its last report again for `reuse_s`.
+    Of a zero-log route nothing is remembered beyond the session. `external_level(identity)`: the level that another
+    system gave the person, "" for none. `on_level_raised(session_id)` is called when the level of a session is higher
+    than it was here before: what that session has open has to be judged again. An unchanged session (address, JA4,
+    User-Agent, proofs) is given its last report again for `reuse_s`.
     """
 
     def __init__(
@@ -82,7 +83,6 @@ class Assessor:
         logins: LoginPattern | None = None,
         thresholds: Thresholds = _THRESHOLDS,
         reuse_s: float = 5.0,
-        is_quiet: Callable[[str], bool] = lambda host: False,  # noqa: ARG005
         external_level: Callable[[Identity], Awaitable[str]] | None = None,
         on_level_raised: Callable[[str], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
@@ -93,7 +93,6 @@ class Assessor:
         self._logins = logins
         self._thresholds = thresholds
         self._reuse_s = reuse_s
-        self._is_quiet = is_quiet
         self._external_level = external_level
         self._on_level_raised = on_level_raised
         self._clock, self._monotonic = clock, monotonic
@@ -110,12 +109,13 @@ class Assessor:
         device: Device | None,
         facts: RequestFacts,
         network: Network,
+        route: Route,
     ) -> RiskReport:
         """The report. Without a session there is no history to compare with, and no report."""
         if session is None or identity is None:
             return NO_SIGNAL
         agent = facts.header("user-agent") or ""
-        quiet = self._is_quiet(facts.host)
+        quiet = route.zero_log
         context = (
             facts.client_ip,
             facts.peer.ja4,

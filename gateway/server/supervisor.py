@@ -18,6 +18,7 @@ from gateway.config import Config, ConfigError, load
 from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.server.admin_listener import AdminListener
+from gateway.server.hardening import harden_process
 from gateway.server.ports import reserve_port
 from gateway.server.reload import reload_on_change
 from gateway.wiring import Housekeeping
@@ -98,13 +99,17 @@ class Supervisor:
         """Start one worker process."""
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
+        # A directory of its own, and none in the module path (-P): nobody's file becomes the worker's code.
+        directory = self.metrics_dir / f"worker-{number}"
+        directory.mkdir(mode=0o700, exist_ok=True)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",
                 "-O",
                 "-m",
                 "gateway.server.worker",
-                str(self.config_path),
+                str(self.config_path.absolute()),
                 "--port",
                 str(self.port),
                 "--pipe",
@@ -112,6 +117,7 @@ class Supervisor:
                 "--metrics",
                 str(self.metrics_dir),
                 pass_fds=(write_end,),
+                cwd=directory,
                 stdin=asyncio.subprocess.DEVNULL,
             )
         except OSError:
@@ -298,4 +304,5 @@ def serve(config_path: Path, announce: Callable[[Supervisor, int], None] | None 
     """Serve until SIGTERM. Raises ConfigError before anything is served; the exit code otherwise."""
     config = load(config_path)
     log.configure()
+    harden_process()
     return asyncio.run(_serve(config_path, config, announce))

@@ -28,6 +28,7 @@ from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.reevaluation import ContinuousEvaluation
 from gateway.server.edge_host import EdgeHost
+from gateway.server.hardening import harden_process
 from gateway.server.loop_watch import LoopWatch
 from gateway.wiring import Generation, ProcessResources
 
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--pipe", type=int, required=True)
     parser.add_argument("--metrics", type=Path, required=True)
     arguments = parser.parse_args()
+    harden_process()
     log.configure()
     use_directory(arguments.metrics, fresh=False)
     pipe = SupervisorChannel(arguments.pipe)

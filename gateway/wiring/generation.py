@@ -77,7 +77,7 @@ class Generation:
             people = await people_of(config, shared, transmitter.tell, undo)
             signals = signals_of(config, shared, people.logins, transmitter, undo)
             routes = RouteTable(routes_of(config))
-            risks = risks_of(config, shared.documents, shared.store, routes)
+            risks = risks_of(config, shared.documents, shared.store)
             branding = branding_of(config)
             ports = StagePorts(
                 routes=routes,

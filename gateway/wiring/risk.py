@@ -18,7 +18,7 @@ from gateway.core.ports.documents import Documents
 from gateway.core.ports.pipeline import Network, RiskAssessor
 from gateway.core.ports.stores import Changes, StoreDown
 from gateway.core.request import RequestFacts
-from gateway.core.routes import RouteTable
+from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.identity.ssf.receiver import RISKS
 from gateway.observability import log
@@ -41,6 +41,7 @@ class NoSignal:
         device: Device | None,  # noqa: ARG002  (port)
         facts: RequestFacts,  # noqa: ARG002  (port)
         network: Network,  # noqa: ARG002  (port)
+        route: Route,  # noqa: ARG002  (port)
     ) -> RiskReport:
         """No signal."""
         return NO_SIGNAL
@@ -66,13 +67,12 @@ class Risks:
         return [_flushes(self.assessor)] if isinstance(self.assessor, Assessor) else []
 
 
-def risks_of(config: Config, documents: Documents, changes: Changes, routes: RouteTable) -> Risks:
+def risks_of(config: Config, documents: Documents, changes: Changes) -> Risks:
     """The risk parts of a configuration. Raises ValueError for settings that no signal takes."""
     networks = networks_of(config)
     if config.risk is None:
         return Risks(networks, NoSignal())
-    quiet = frozenset(route.host for route in routes.routes if route.zero_log)
-    return Risks(networks, assessor_of(config, documents, quiet, changes))
+    return Risks(networks, assessor_of(config, documents, changes))
 
 
 def networks_of(config: Config) -> GeoNetworks:
@@ -83,9 +83,7 @@ def networks_of(config: Config) -> GeoNetworks:
     return GeoNetworks(databases, company=settings.company, vpn=settings.vpn, report=_reported)
 
 
-def assessor_of(
-    config: Config, documents: Documents, quiet: frozenset[str] = frozenset(), changes: Changes | None = None
-) -> Assessor:
+def assessor_of(config: Config, documents: Documents, changes: Changes | None = None) -> Assessor:
     """The assessor. Raises ValueError where no risk is configured, or for settings that no signal takes."""
     risk = config.risk
     if risk is None:
@@ -104,7 +102,6 @@ def assessor_of(
         logins=LoginPatternModel(),
         thresholds=Thresholds(risk.low, risk.medium, risk.high),
         reuse_s=risk.reuse_s,
-        is_quiet=quiet.__contains__,
         external_level=external_level,
         on_level_raised=None if changes is None else lambda session_id: changes.announce("session", session_id),
     )

@@ -123,6 +123,24 @@ def test_a_worker_killed_under_load_is_replaced_and_the_others_go_on(world: Worl
     until(lambda: httpx.get(f"http://127.0.0.1:{world.admin_port}/readyz").is_success, 30)
 
 
+def test_workers_run_nobody_elses_code_and_leave_no_core(world: World) -> None:
+    pids = workers(world)
+    assert len(pids) == 2
+    directories = set()
+    for pid in pids:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        assert b"-P" in command
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits)
+        directory = Path(f"/proc/{pid}/cwd").readlink()
+        assert directory.stat().st_mode & 0o077 == 0
+        assert list(directory.iterdir()) == []
+        directories.add(directory)
+    assert len(directories) == 2
+
+
 def test_no_request_is_dropped_by_reloads(world: World, device: DeviceFiles) -> None:
     with Load(world, device, world.token("alice"), keep=True) as load:
         until(lambda: len(load.answers) > 5)

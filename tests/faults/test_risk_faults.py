@@ -141,7 +141,7 @@ class World:
         facts = admit(RawRequest(b"GET", b"", b"/", fields, "1.1"), peer, trusted_proxies=proxies)
         assert isinstance(facts, RequestFacts), facts
         network = self.networks.lookup(facts.client_ip)
-        self.report = await (by or self.assessor).assess(session, ANN, LAPTOP, facts, network)
+        self.report = await (by or self.assessor).assess(session, ANN, LAPTOP, facts, network, route)
         identity = self.proven(session)
         document = build_document(facts, route, LAPTOP, identity, session, self.report, network, self.clock.wall())
         decision = await self.decider.decide(document)

@@ -9,6 +9,7 @@ from gateway.adapters.sqlite.documents import SqliteDocuments
 from gateway.core.decision import RiskReport
 from gateway.core.ports.pipeline import Network
 from gateway.core.request import Peer, RequestFacts
+from gateway.core.routes import Route
 from gateway.core.subject import Device, Identity, Session, subject_key
 from gateway.risk.assessor import Assessor
 from gateway.risk.memory import RiskMemory
@@ -21,6 +22,8 @@ JA4, SCRIPT = "t13d1516h2_8daaf6152771_b186095e22b6", "t13d3112h2_e8f1e7e78f70_6
 BERLIN = Network("DE", 64500, "Example Net", 52.52, 13.40, 20.0)
 SYDNEY = Network("AU", 64510, "Far Net", -33.87, 151.21, 50.0)
 ANN = Identity("https://id", "ann", "session", "h", NOW + 9e4, amr=("pwd", "otp"), auth_time=NOW - 10)
+# Wildcards: the route's host is not the request's.
+ROUTES = {"corp": Route("wiki", "*.corp"), "mple": Route("shop", "*.shop.example", plane="user")}
 SESSION = Session("l_ann", NOW - 5)
 
 
@@ -78,7 +81,7 @@ class World:
             peer=Peer(ip, 4711, ja4=ja4),
             client_ip=ip,
         )
-        return await (by or self.assessor).assess(session, identity, device, facts, network)
+        return await (by or self.assessor).assess(session, identity, device, facts, network, ROUTES[host[-4:]])
 
     async def thief(self, **changes: Any) -> RiskReport:
         request: dict[str, Any] = {"ja4": SCRIPT, "network": SYDNEY, "ip": "198.51.100.9"}

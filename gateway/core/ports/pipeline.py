@@ -147,8 +147,9 @@ class RiskAssessor(Protocol):
         device: Device | None,
         facts: RequestFacts,
         network: Network,
+        route: Route,
     ) -> RiskReport:
-        """The report. Raising means `risk_unavailable`."""
+        """The report; of a zero-log route nothing is remembered. Raising means `risk_unavailable`."""
 
     def invalidate(self) -> None:
         """Something has changed that a report may hang on: none may be given a second time. Never raises."""

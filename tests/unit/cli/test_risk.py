@@ -18,6 +18,7 @@ from gateway.config import load
 from gateway.core.ports.pipeline import Network
 from gateway.core.ports.stores import SessionRecord
 from gateway.core.request import Peer, RequestFacts
+from gateway.core.routes import Route
 from gateway.core.subject import Identity, Session
 from gateway.wiring import open_state
 from gateway.wiring.risk import assessor_of
@@ -188,7 +189,7 @@ async def _visits(file: Path) -> None:
             "GET", "app.localhost", "/", (), "", (), (("user-agent", CHROME),), "h2", 0, peer, "192.0.2.7"
         )
         identity = Identity("https://id", "ann", "session", "h", now + 600, amr=("pwd", "otp"), auth_time=now)
-        await assessor.assess(Session(f"l_{number}", now), identity, None, facts, network)
+        await assessor.assess(Session(f"l_{number}", now), identity, None, facts, network, Route("app", "app.example"))
     record_of = SessionRecord("l_2", "https://id", "ann", "ann@corp", "d1", now, now, now + 600)
     await state.store.put_session(record_of)
     await state.store.close()

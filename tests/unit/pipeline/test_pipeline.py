@@ -536,7 +536,6 @@ async def test_a_judgement_that_hangs_is_a_refusal_too():
 async def test_a_probe_of_a_staff_host_is_recorded_however_it_is_spelled(sni, recorded):
     ports = Ports()
     routes = (STAFF, Route("wild", "*.wild.example"), Route("mine", "user.wild.example", plane="user"))
-    # One host, two planes: what was refused before its route was known may have been for either.
     routes = (*routes, Route("staff2", "both.example"), Route("user2", "both.example", ("u",), plane="user"))
     hosts = frozenset({"a.example", "*.wild.example", "both.example"})
     peer = Peer("10.0.0.9", 4711, sni=sni)

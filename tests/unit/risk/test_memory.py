@@ -28,15 +28,14 @@ async def test_a_steady_session_is_written_rarely(world: Any) -> None:
 
 
 async def test_a_zero_log_route_leaves_no_trace_and_still_notices_a_second_holder(world: Any) -> None:
-    assessor = world.another(is_quiet=lambda host: host == "shop.example")
     for _ in range(3):
-        assert await world.ask(by=assessor, host="shop.example") is NO_SIGNAL
-    report = await world.thief(by=assessor, host="shop.example", later=1)
+        assert await world.ask(host="a.shop.example") is NO_SIGNAL
+    report = await world.thief(host="a.shop.example", later=1)
     assert report.level == "high"
     assert not any(name.startswith("new_") for name in names(report))
     for collection in COLLECTIONS.values():
         assert [key async for key in stored_keys(world, collection)] == []
-    assert await assessor.history("https://id", "ann") == {}
+    assert await world.assessor.history("https://id", "ann") == {}
 
 
 async def test_what_a_session_costs_in_the_store_is_small(world: Any) -> None:

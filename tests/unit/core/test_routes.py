@@ -122,3 +122,16 @@ def test_an_encoded_slash_needs_a_route_that_keeps_it_and_never_hides_another_ro
     assert match(("admin%2Fx",), keeping, admin) == refusal
     assert match(("admin%2Fx",), keeping) is keeping
     assert match((".gateway%2Fme",), keeping) == refusal
+
+
+def test_a_host_with_a_zero_log_route_anywhere_is_known_as_one() -> None:
+    table = RouteTable(
+        [
+            Route("staff", "both.example"),
+            Route("user", "both.example", ("u", "v"), plane="user"),
+            Route("wild", "*.users.example", plane="user"),
+            Route("plain", "plain.example"),
+        ]
+    )
+    assert [table.has_zero_log(host) for host in ("both.example", "x.users.example")] == [True, True]
+    assert [table.has_zero_log(host) for host in ("plain.example", "nobody.example")] == [False, False]

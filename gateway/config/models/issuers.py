@@ -50,6 +50,36 @@ class ZitadelApi(Model):
     reconcile_s: Seconds = Field(2, description="Time between two looks at the events; needs `token` or `key`.")
 
 
+ClaimPath = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class ClaimPaths(Model):
+    """Where the issuer's tokens say what: a claim's name, or nested members with dots between them; `*` is each one."""
+
+    roles: tuple[ClaimPath, ...] = Field(
+        (),
+        max_length=16,
+        description="Roles and groups: a list, one text, or a map's keys, such as `realm_access.roles`, "
+        "`resource_access.*.roles`, `cognito:groups` or `groups`. By default `roles`; Zitadel's own come besides.",
+    )
+    name: tuple[ClaimPath, ...] = Field(
+        ("name", "preferred_username"), max_length=16, description="The person's name; the first that there is."
+    )
+    email: ClaimPath = Field("email", description="The address; it counts where `email_verified` is true.")
+    department: ClaimPath | None = Field(None, description="The department, instead of `department_claim`.")
+
+
+class Assurance(Model):
+    """What a sign-in must say about itself."""
+
+    empty_amr: Literal["refuse", "accept"] | None = Field(
+        None, description="A sign-in without `amr`; accepted, it proves no factor. By default as `login.empty_amr`."
+    )
+    missing_auth_time: Literal["refuse", "accept"] = Field(
+        "refuse", description="A sign-in with neither `amr` nor `auth_time`, as of Dex and Google."
+    )
+
+
 class Issuer(Model):
     """An OpenID provider whose access tokens are accepted."""
 
@@ -66,6 +96,8 @@ class Issuer(Model):
     department_claim: str = Field(
         "urn:zitadel:iam:user:metadata/department", description="Claim (or claim/member) that names the department."
     )
+    claims: ClaimPaths = Field(ClaimPaths(), description="Where its tokens keep roles, names and the department.")
+    assurance: Assurance = Field(Assurance(), description="Sign-ins that say little about themselves.")
     opaque: bool = Field(False, description="Tokens that are no JWT are introspected here.")
     zitadel: ZitadelApi | None = Field(None, description="Zitadel's own APIs, for a quick end of sessions.")
     login: Login | None = Field(None, description="People sign in here with a browser.")

@@ -1,13 +1,14 @@
 """Claims -> Identity: every claim's type is checked, then its meaning; both profiles' rules in one place.
 
-Law: a claim of the wrong type refuses the token; a claim that is missing grants nothing. A member that is null
+Law: a claim that the token's own validity rests on refuses the token when it has the wrong type; one that only
+describes a person (name, e-mail, department, roles by path) is skipped then and grants nothing. A member that is null
 or "" counts as missing. Used for a JWT's payload and for an introspection answer alike.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ from gateway.config import Issuer
 from gateway.core.reasons import Refusal
 from gateway.core.subject import Identity, Role
 from gateway.identity.jose.jws import b64url_decode
+from gateway.identity.oidc.claim_paths import is_name, is_true, text_at, texts_at
 
 Claims = Mapping[str, Any]
 
@@ -101,9 +103,9 @@ def identity_of(claims: Claims, config: Issuer, *, kind: str, expires_at: float,
             expires_at=expires_at,
             client_id=_client(claims),
             org=_org(claims),
-            name=_display(claims, "name") or _display(claims, "preferred_username"),
-            email=_display(claims, "email") if claims.get("email_verified") is True else "",
-            department=_department(claims, config.department_claim),
+            name=_display(claims, config.claims.name),
+            email=_display(claims, (config.claims.email,)) if is_true(claims.get("email_verified")) else "",
+            department=_department(claims, config),
             roles=_roles(claims, config),
             scopes=_scopes(claims.get("scope", "")),
             amr=_texts(claims.get("amr", []), "amr"),
@@ -139,12 +141,9 @@ def _session(claims: Claims, config: Issuer) -> str:
     return head if config.profile == "zitadel" and mark and head else jti
 
 
-def _display(claims: Claims, name: str) -> str:
-    """A text for people to read; one that is no plain text is left out."""
-    value = claims.get(name, "")
-    if not isinstance(value, str):
-        raise _Bad(name)
-    return value if _is_text(value) else ""
+def _display(claims: Claims, where: Iterable[str]) -> str:
+    """A text for people to read, the first that there is; one that is no name is left out."""
+    return next((value for path in where if (value := text_at(claims, path))), "")
 
 
 def _org(claims: Claims) -> str:
@@ -173,8 +172,11 @@ def _confirmation(value: object) -> Mapping[str, str]:
     return MappingProxyType(dict(value))
 
 
-def _department(claims: Claims, where: str) -> str:
-    """The text of `where`, a claim or claim/member; "" when it is missing or no plain text."""
+def _department(claims: Claims, config: Issuer) -> str:
+    """The department, by `claims.department` or by `department_claim`; "" when it is missing or no plain text."""
+    if config.claims.department:
+        return text_at(claims, config.claims.department)
+    where = config.department_claim
     value = claims.get(where)
     if value is None:
         claim, _, member = where.rpartition("/")
@@ -184,13 +186,19 @@ def _department(claims: Claims, where: str) -> str:
         if claim == _METADATA and isinstance(value, str):
             raw = b64url_decode(value.rstrip("=")) or b""
             value = raw.decode("utf-8", errors="replace")
-    return value if isinstance(value, str) and _is_text(value) and "\ufffd" not in value else ""
+    return value if isinstance(value, str) and is_name(value) and "\ufffd" not in value else ""
 
 
 def _roles(claims: Claims, config: Issuer) -> tuple[Role, ...]:
-    """Roles with their organisation, sorted, each once."""
-    if config.profile == "strict":
-        return tuple(Role(key) for key in sorted(set(_texts(claims.get("roles", []), "roles"))))
+    """Roles with their organisation, sorted, each once; those at a path of `claims.roles` have no organisation."""
+    paths = config.claims.roles or (("roles",) if config.profile == "strict" else ())
+    plain = {(key, "") for path in paths for key in texts_at(claims, path)}
+    granted = plain if config.profile == "strict" else plain | _project_roles(claims, config)
+    return tuple(Role(key, org) for key, org in sorted(granted))
+
+
+def _project_roles(claims: Claims, config: Issuer) -> set[tuple[str, str]]:
+    """(role, organisation) of Zitadel's role claims."""
     # Zitadel: the claim without a project id holds the roles of the project that the token's client belongs to, which
     # need not be ours, and comes with the claims that name their project. So it counts only when it comes alone.
     projects = [name for name in claims if name.startswith(_ROLES_PREFIX) and name.endswith(_ROLES_SUFFIX)]
@@ -201,7 +209,7 @@ def _roles(claims: Claims, config: Issuer) -> tuple[Role, ...]:
         granted = claims[name] if isinstance(claims[name], list) else [claims[name]]
         for grants in granted:
             found.update(_grants(grants))
-    return tuple(Role(key, org) for key, org in sorted(found))
+    return found
 
 
 def _grants(grants: object) -> list[tuple[str, str]]:

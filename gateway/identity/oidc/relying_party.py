@@ -40,6 +40,7 @@ _ABOUT_SIGN_IN = frozenset(
     | {"at_hash", "c_hash", "scope", "cnf"}
 )
 _MAX_LIFE_S = 86_400.0 * 366
+_MAX_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class RelyingParty:
             nonce=nonce,
             access_token=tokens.access_token,
             max_age_s=max_age_s,
-            empty_amr=self.login.empty_amr,
+            empty_amr=self.config.assurance.empty_amr or self.login.empty_amr,
         )
         claims = await self._checked(tokens.id_token, expected)
         whole = claims if isinstance(claims, Refusal) else await self._with_userinfo(tokens, claims)
@@ -252,6 +253,8 @@ def _tokens(document: Mapping[str, Any], asked_at: float) -> Tokens | Refusal:
         return Refusal("login_failed", "token endpoint: no bearer token")
     if any(value is not None and not _is_token(value) for value in (refresh, identity)):
         return Refusal("login_failed", "token endpoint: a malformed token")
+    if isinstance(life, str) and life.isascii() and life.isdecimal() and len(life) <= _MAX_DIGITS:
+        life = int(life)  # some issuers write the number as text
     if life is not None and (isinstance(life, bool) or not isinstance(life, int | float) or not 0 < life < _MAX_LIFE_S):
         return Refusal("login_failed", "token endpoint: expires_in")
     return Tokens(str(access), refresh, identity, None if life is None else asked_at + life)

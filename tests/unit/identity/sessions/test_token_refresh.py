@@ -118,6 +118,14 @@ async def test_a_renewed_id_token_about_another_sign_in_ends_the_session(
     assert await world.ask(browser) == "session_revoked"
 
 
+async def test_a_newer_sign_in_at_another_application_ends_nothing(world: World, browser: Browser) -> None:
+    first = (await world.only_login()).identity.auth_time
+    world.provider.claims = {"auth_time": int(world.clock()) + 900}
+    world.clock.pass_(901)
+    assert isinstance(await world.ask(browser), Session)
+    assert (await world.only_login()).identity.auth_time == first
+
+
 async def test_tokens_whose_id_token_cannot_be_checked_now_are_kept_for_the_next_try(
     world: World, browser: Browser
 ) -> None:

@@ -76,7 +76,14 @@ async def test_the_department_is_found_where_the_configuration_says(
 
 
 async def test_an_address_counts_only_when_it_is_verified(static_reading: Make, key: Key) -> None:
-    for verified, expected in ((True, "a@b.example"), (None, ""), (False, ""), ("true", "")):
+    for verified, expected in (
+        (True, "a@b.example"),
+        (None, ""),
+        (False, ""),
+        ("false", ""),
+        (1, ""),
+        ("true", "a@b.example"),
+    ):
         token = signed(key, header(key), claims(email="a@b.example", email_verified=verified))
         assert (await static_reading()(token, introspect_cache_s=None)).email == expected
 
@@ -88,7 +95,11 @@ async def test_the_rest_of_the_identity(static_reading: Make, key: Key) -> None:
         introspect_cache_s=None,
     )
     assert (found.session_hint, found.amr, found.acr, found.auth_time) == ("s", ("pwd",), "a", 5)
-    assert (found.scopes, dict(found.confirmation), found.name) == (("b", "a"), {"x5t#S256": "t"}, "tanaka")
+    assert (found.scopes, dict(found.confirmation), found.name) == (
+        ("b", "a"),
+        {"x5t#S256": "t"},
+        "\u7530\u4e2d\u3000\u592a",
+    )
 
 
 async def test_a_repeated_token_is_not_verified_again(

@@ -24,6 +24,7 @@ from gateway.policy.engines.compiled_policy import CompiledPolicy, Module, Polic
 
 _RESERVED = ("gateway_bundle", "gateway_served", "gateway_scaffold", "system")
 _VERSION_DIGITS = 12
+_MAX_FILE_BYTES = 64 << 20
 
 
 def load(path: Path, services: Mapping[str, Any], *, strict: bool = False) -> Bundle:
@@ -109,6 +110,10 @@ def _files(folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
 
 def _text(name: str, file: Path, problems: list[BundleError]) -> str | None:
     try:
+        if file.stat().st_size > _MAX_FILE_BYTES:
+            fix = f"Split it, or leave out what no rule reads; a file has at most {_MAX_FILE_BYTES >> 20} MiB."
+            problems.append(BundleError(name, 0, "the file is too large", fix))
+            return None
         # As it stands: Python's text mode would make a new line of a carriage return that OPA reads as a comment.
         return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError:

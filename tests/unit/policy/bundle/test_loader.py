@@ -194,3 +194,14 @@ def test_the_starter_policies_load_and_an_export_holds_all_of_them(tmp_path: Pat
     assert json.loads((tmp_path / "out/data.json").read_text())["gateway"]["services"] == {"hr": {}}
     assert json.loads((tmp_path / "out/.manifest").read_text()) == {"revision": bundle.version}
     assert len(list((tmp_path / "out").rglob("*.rego"))) == len(bundle.modules) == 10
+
+
+@pytest.mark.parametrize("name", ["authz.rego", "data/large.json"])
+def test_a_file_that_is_too_large_is_refused_without_being_read(tmp_path: Path, name: str) -> None:
+    write(tmp_path, authz_rego=GOOD, data__a_json='{"x": 1}')
+    with (tmp_path / name).open("wb") as file:
+        file.truncate((64 << 20) + 1)  # a hole: it takes no room
+    _, problems = examine(tmp_path, {})
+    assert ("too large", name.removeprefix("data/")) in [
+        (error.message.removeprefix("the file is "), error.file) for error in problems
+    ]

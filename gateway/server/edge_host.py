@@ -19,6 +19,7 @@ from gateway.edge.mitm.exchange import Exchange
 from gateway.edge.mitm.memory_ledger import MemoryLedger, MemoryLimits
 from gateway.edge.mitm.turn_budget import TurnScheduler
 from gateway.edge.mitm.upstream_pool import UpstreamPool
+from gateway.edge.mitm.upstream_slots import Slots
 from gateway.endpoints.rate_limit import RateLimiter
 from gateway.observability import log
 from gateway.observability.metrics import Metrics
@@ -38,6 +39,8 @@ class EdgeHost:
         self.draining = False
         self.memory = MemoryLedger(self._memory_limits, metrics.buffered)
         self.scheduler = TurnScheduler()
+        self.client_slots = Slots(lambda: self.limits.upstream_connections_per_client)
+        self.all_slots = Slots(lambda: self.limits.upstream_connections)
         self.connections: set[ClientConnection] = set()
         self._by_client: collections.Counter[str] = collections.Counter()
         self._refusals = RateLimiter(burst=1, per_s=1 / 60)

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.config import Config, ConfigError, load
+from gateway.config import Config, ConfigError
 from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.server.admin_listener import AdminListener
+from gateway.server.descriptors import load_fitting
 from gateway.server.hardening import harden_process
 from gateway.server.ports import reserve_port
 from gateway.server.reload import reload_on_change
@@ -41,6 +42,7 @@ class WorkerProcess:
         self.error = ""
         self.policy = ""
         self.generation = 0
+        self.is_accepting = True
         self._pipe = pipe
         self._rest = b""
         asyncio.get_running_loop().add_reader(pipe, self._read)
@@ -62,6 +64,7 @@ class WorkerProcess:
     def _handle(self, message: dict[str, Any]) -> None:
         self.beat_at = time.monotonic()
         kind = message["kind"]
+        self.is_accepting = message.get("accepting", self.is_accepting)
         if kind in {"ready", "reloaded"}:
             self.policy = message.get("policy", "")
             self.generation += 1
@@ -161,7 +164,7 @@ class Supervisor:
     async def reload(self) -> str:
         """Check the new configuration, then tell every worker; the error's text, "" when all went well."""
         try:
-            config = load(self.config_path)
+            config = load_fitting(self.config_path)
         except ConfigError as error:
             self._log.error("reload_refused", error=str(error))
             self.metrics.reloaded("refused")
@@ -215,9 +218,11 @@ class Supervisor:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every worker serves."""
+        """Whether every worker serves, and has file descriptors for further connections."""
         alive = [worker for worker in self.workers.values() if worker.process.returncode is None]
-        return len(alive) >= self.config.listen.workers and all(worker.ready.is_set() for worker in alive)
+        return len(alive) >= self.config.listen.workers and all(
+            worker.ready.is_set() and worker.is_accepting for worker in alive
+        )
 
     async def stop(self) -> None:
         """Drain every worker; kill those that do not end."""
@@ -302,7 +307,7 @@ async def _refresh_crl(housekeeping: Housekeeping, supervisor: Supervisor) -> No
 
 def serve(config_path: Path, announce: Callable[[Supervisor, int], None] | None = None) -> int:
     """Serve until SIGTERM. Raises ConfigError before anything is served; the exit code otherwise."""
-    config = load(config_path)
+    config = load_fitting(config_path)
     log.configure()
     harden_process()
     return asyncio.run(_serve(config_path, config, announce))

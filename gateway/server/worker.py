@@ -20,13 +20,13 @@ from typing import Any
 import uvloop
 from mitmproxy.proxy.layers.tls import TlsFailedClientHook  # noqa: F401  (imported before gc.freeze)
 
-from gateway.config import load
 from gateway.core.ports.stores import StoreDown
 from gateway.edge.mitm.connection import ClientConnection
 from gateway.edge.mitm.sockets import listening_socket
 from gateway.observability import log
 from gateway.observability.metrics import Metrics, use_directory
 from gateway.pipeline.reevaluation import ContinuousEvaluation
+from gateway.server.descriptors import are_exhausted, load_fitting
 from gateway.server.edge_host import EdgeHost
 from gateway.server.hardening import harden_process
 from gateway.server.loop_watch import LoopWatch
@@ -51,13 +51,13 @@ class SupervisorChannel:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def beat(self) -> None:
-        """Send that the loop lives."""
-        self.send("beat")
+        """Send that the loop lives, and whether connections can be accepted."""
+        self.send("beat", accepting=not are_exhausted())
 
 
 async def _main(config_path: Path, port: int, pipe: SupervisorChannel) -> None:
     loop = asyncio.get_running_loop()
-    config = load(config_path)
+    config = load_fitting(config_path)
     metrics = Metrics(edge="mitm")
     shared = await ProcessResources.open(config, metrics)
     edge = EdgeHost(await Generation.build(config, shared), metrics)
@@ -105,7 +105,7 @@ async def _reloads(
         await reload.wait()
         reload.clear()
         try:
-            generation = await Generation.build(load(config_path), shared)
+            generation = await Generation.build(load_fitting(config_path), shared)
         except Exception as error:  # noqa: BLE001  (the old generation serves on, whatever is wrong with the new one)
             edge.metrics.reloaded("refused")
             pipe.send("refused", error=str(error)[:2000])

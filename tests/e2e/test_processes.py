@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -139,6 +140,21 @@ def test_workers_run_nobody_elses_code_and_leave_no_core(world: World) -> None:
         assert list(directory.iterdir()) == []
         directories.add(directory)
     assert len(directories) == 2
+
+
+def test_a_worker_without_file_descriptors_is_not_ready(world: World) -> None:
+    until(lambda: len(workers(world)) == 2)
+    ready = f"http://127.0.0.1:{world.admin_port}/readyz"
+    until(lambda: httpx.get(ready).is_success, 30)
+    worker = workers(world)[0]
+    before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    assert before[0] == before[1]
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        until(lambda: httpx.get(ready).status_code == 503)
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+    until(lambda: httpx.get(ready).is_success)
 
 
 def test_no_request_is_dropped_by_reloads(world: World, device: DeviceFiles) -> None:

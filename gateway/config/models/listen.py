@@ -32,7 +32,15 @@ class Limits(Model):
     header_count: int = Field(100, ge=10, le=1000, description="Header fields in a request.")
     header_kib: int = Field(32, ge=4, le=256, description="Size of a request's header section.")
     connections_per_client: int = Field(256, ge=1, description="Open connections from one address, in each worker.")
-    connections: int = Field(20_000, ge=1, description="Open connections in each worker.")
+    connections: int = Field(
+        20_000,
+        ge=1,
+        description="Open connections in each worker, if file descriptors suffice.",
+    )
+    upstream_connections_per_client: int = Field(
+        256, ge=1, description="Open connections to upstreams for one client address, in each worker; more wait."
+    )
+    upstream_connections: int = Field(4096, ge=1, description="Open connections to all upstreams, in each worker.")
     streams: int = Field(100, ge=1, le=1000, description="Concurrent HTTP/2 streams on a connection.")
     buffer_mib: int = Field(
         128, ge=16, le=65_536, description="Memory for requests and answers under way, in each worker."

@@ -48,6 +48,7 @@ class Upstream(Model):
     certificate: Path | None = Field(None, description="PEM: client certificate shown to the upstream.")
     key: Path | None = Field(None, description="PEM: its key.")
     server_name: str | None = Field(None, description="The name the upstream's certificate must have.")
+    max_connections: int = Field(1024, ge=1, description="Open connections to it, in each worker; more wait.")
     connect_timeout_s: Seconds = Field(5, description="No connection by then is upstream_unreachable.")
     response_timeout_s: Seconds = Field(60, description="No response head by then is upstream_timeout.")
     idle_s: Seconds = Field(4, description="How long an idle connection is kept for the next request.")

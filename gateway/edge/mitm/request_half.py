@@ -17,6 +17,7 @@ from gateway.edge.mitm import messages
 from gateway.edge.mitm.commands import Interrupt
 from gateway.edge.mitm.http_layer import DialUpstream
 from gateway.edge.mitm.ports import Commands, StreamPort
+from gateway.edge.mitm.upstream_slots import NO_SLOT
 from gateway.obligations.body import OpenBody
 from gateway.pipeline.bodies import open_request_body, transform_whole, with_new_body
 from gateway.pipeline.headers import Forward
@@ -70,6 +71,9 @@ class RequestHalf:
                 return
             if error is None:
                 break
+            if error == NO_SLOT:
+                yield from stream.refuse("overloaded")
+                return
             upstream.failed(address)
         else:
             yield from stream.refuse("upstream_unreachable")

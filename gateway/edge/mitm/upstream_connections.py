@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import ItemsView
+from collections.abc import Callable, ItemsView
 from typing import TYPE_CHECKING, cast
 
 from mitmproxy.connection import Connection, ConnectionState, Server
@@ -14,6 +14,7 @@ from gateway.edge.mitm.http1 import ClientHttp1
 from gateway.edge.mitm.http2 import ClientHttp2, UpstreamHttp2
 from gateway.edge.mitm.memory_ledger import LOW_BYTES
 from gateway.edge.mitm.upstream_pool import UpstreamPool
+from gateway.edge.mitm.upstream_slots import ALL, NO_SLOT, Slots
 
 if TYPE_CHECKING:
     from gateway.edge.mitm.connection import ClientConnection
@@ -32,7 +33,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.writing_paused = False
         self.early: bytearray | None = bytearray()
+        self.on_free: Callable[[], None] | None = None
+        self.on_closed: Callable[[], None] | None = None
         self._closed = False
+
+    def free(self) -> None:
+        """No client uses it any more."""
+        on_free, self.on_free = self.on_free, None
+        if on_free is not None:
+            on_free()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
@@ -68,6 +77,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
+        on_closed, self.on_closed = self.on_closed, None
+        if on_closed is not None:
+            on_closed()
         self._gone(exc)
 
     def _gone(self, error: Exception | None) -> None:
@@ -136,6 +148,7 @@ class UpstreamConnections:
                 self.release(server)
             else:
                 leg.owner = leg.server = None
+                leg.free()
                 leg.abort()
         self._open.clear()
         del self._client
@@ -145,40 +158,100 @@ class UpstreamConnections:
         server = command.connection
         upstream: UpstreamPool = server.upstream  # type: ignore[attr-defined]
         address = cast("tuple[str, int]", server.address)
-        leg = None if upstream.http2 or server.fresh else upstream.take(address)  # type: ignore[attr-defined]
+        has_slot = self._client.edge.client_slots.try_acquire(self._client.client_key)
+        leg = self._take_idle(server, upstream, address) if has_slot else None
         if leg is not None:
-            server.used = True
             self._connected(command, leg)
         else:
-            self._client.spawn(self._dial(command, upstream, address))
+            self._client.spawn(self._dial(command, upstream, address, has_slot=has_slot))
 
-    async def _dial(self, command: commands.OpenConnection, upstream: UpstreamPool, address: tuple[str, int]) -> None:
+    def _take_idle(
+        self, server: Connection, upstream: UpstreamPool, address: tuple[str, int]
+    ) -> UpstreamConnection | None:
+        """A pooled connection for a client that has its slot."""
+        leg = None if upstream.http2 or server.fresh else upstream.take(address)  # type: ignore[attr-defined]
+        if leg is not None:
+            server.used = True  # type: ignore[attr-defined]
+            leg.on_free = self._free_client_slot
+        return leg
+
+    @property
+    def _free_client_slot(self) -> Callable[[], None]:
+        slots, key = self._client.edge.client_slots, self._client.client_key
+        return lambda: slots.release(key)
+
+    async def _dial(
+        self, command: commands.OpenConnection, upstream: UpstreamPool, address: tuple[str, int], *, has_slot: bool
+    ) -> None:
         error: str | None = None
-        client = self._client
+        client, leg = self._client, None
+        free_client_slot = self._free_client_slot
         try:
             async with asyncio.timeout(upstream.settings.connect_timeout_s):
-                _, leg = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamConnection(upstream, address),
-                    *address,
-                    ssl=upstream.context,
-                    server_hostname=upstream.server_name,
-                )
+                if not has_slot:
+                    await client.edge.client_slots.acquire(client.client_key)
+                    has_slot = True
+                    leg = self._take_idle(command.connection, upstream, address)
+                if leg is None:
+                    leg = await self._connect(upstream, address)
+                    leg.on_free = free_client_slot
             if upstream.http2 and upstream.tls and leg.alpn != b"h2":
-                leg.abort()
                 error = "the upstream does not speak HTTP/2"
             elif not leg.usable:
                 error = "the upstream closed the connection at once"
         except (OSError, TimeoutError) as failure:
-            error = f"{type(failure).__name__}: {failure}"
+            is_full = not has_slot or upstream.slots.is_full(ALL) or client.edge.all_slots.is_full(ALL)
+            error = NO_SLOT if is_full else f"{type(failure).__name__}: {failure}"
+        finally:
+            if leg is None and has_slot:
+                free_client_slot()
         if error is not None:
-            client.edge.upstream_failed(upstream, address, error)
+            if leg is not None:
+                leg.free()
+                leg.abort()
+            if error != NO_SLOT:
+                client.edge.upstream_failed(upstream, address, error)
             command.connection.error = error
             client.http.forget(command.connection)
             client.pump(events.OpenConnectionCompleted(command, error))
-        elif client.transport.is_closing():
+        elif leg is not None and client.transport.is_closing():
+            leg.free()
             leg.abort()
-        else:
+        elif leg is not None:
             self._connected(command, leg)
+
+    async def _connect(self, upstream: UpstreamPool, address: tuple[str, int]) -> UpstreamConnection:
+        """A new connection, which has its places from now on until it is closed. Raises OSError."""
+        places = ((upstream.slots, ALL), (self._client.edge.all_slots, ALL))
+        taken: list[tuple[Slots, str]] = []
+        leg: UpstreamConnection | None = None
+
+        def free() -> None:
+            while taken:
+                slots, key = taken.pop()
+                slots.release(key)
+
+        def make() -> UpstreamConnection:
+            nonlocal leg
+            leg = UpstreamConnection(upstream, address)
+            leg.on_closed = free
+            return leg
+
+        try:
+            for slots, key in places:
+                if not slots.try_acquire(key):
+                    upstream.close_one_idle()
+                    await slots.acquire(key)
+                taken.append((slots, key))
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(
+                make, *address, ssl=upstream.context, server_hostname=upstream.server_name
+            )
+        finally:
+            # Without a transport nothing will be closed, and nobody told.
+            if leg is None or not hasattr(leg, "transport"):
+                free()
+        return connection
 
     def _connected(self, command: commands.OpenConnection, leg: UpstreamConnection) -> None:
         server = command.connection
@@ -202,8 +275,12 @@ class UpstreamConnections:
         self._client.turns.forget(connection)
         if leg is None:
             return
+        leg.free()
         leg.owner = leg.server = None
-        if leg.usable:
+        if leg.upstream.slots.has_waiting(ALL) or self._client.edge.all_slots.has_waiting(ALL):
+            # Its place is waited for, maybe for another upstream.
+            leg.abort()
+        elif leg.usable:
             leg.transport.resume_reading()
             leg.upstream.give(leg)
 
@@ -230,6 +307,7 @@ class UpstreamConnections:
         leg = self._open.pop(server, None)
         self._client.http.forget(server)
         if leg is not None:
+            leg.free()
             leg.transport.close()
 
     def balance(self) -> None:

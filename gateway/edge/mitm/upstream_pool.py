@@ -14,6 +14,7 @@ from mitmproxy import http
 from gateway import config
 from gateway.core.second_targets import in_terms_of
 from gateway.edge.mitm import messages
+from gateway.edge.mitm.upstream_slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ class UpstreamPool:
         }
         self.http2 = settings.protocol == "h2"
         self.context = self._context() if self.tls else None
+        self.slots = Slots(lambda: settings.max_connections)
         self._turn = 0
         self._down_until: dict[Address, float] = {}
         self._idle: collections.deque[tuple[float, UpstreamConnection]] = collections.deque()
@@ -141,6 +143,11 @@ class UpstreamPool:
         if len(self._idle) >= _POOL_SIZE:
             self._idle.popleft()[1].abort()
         self._idle.append((time.monotonic(), leg))
+
+    def close_one_idle(self) -> None:
+        """Make room for a connection to another address."""
+        if self._idle:
+            self._idle.popleft()[1].abort()
 
     def prune(self) -> None:
         """Close what has been idle for too long."""

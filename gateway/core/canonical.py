@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from gateway.core.forwarded import BadHop, forwarded_hops, read_hop
 from gateway.core.header_names import HOP_BY_HOP, is_asserted, is_disguised, is_ours, is_override
 from gateway.core.reasons import Refusal
 from gateway.core.request import IpNetwork, Peer, RawRequest, RequestFacts, RequestLimits
@@ -129,6 +130,12 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
+def is_within(ip: str, networks: Sequence[IpNetwork]) -> bool:
+    """Whether an address, as a socket or a header gives it, is in one of the networks."""
+    address = _address(ip.partition("%")[0]) if networks else None
+    return address is not None and any(address in network for network in networks)
+
+
 def client_network(text: str) -> str:
     """What one client can be told from another by: an IPv4 address, or the /64 of an IPv6 address."""
     address = _address(text.partition("%")[0])
@@ -138,17 +145,23 @@ def client_network(text: str) -> str:
 
 
 def _client_ip(peer: Peer, forwarded_for: list[str], trusted: Sequence[IpNetwork]) -> str | None:
-    """The nearest address that is no trusted proxy; None when a trusted proxy sent something that is no address."""
+    """The nearest address that is no trusted proxy; None when a trusted proxy sent something that is no address.
+
+    Behind an unknown or obfuscated hop nobody is known: the proxy that sent it stands for its clients.
+    """
     address = _address(peer.ip.split("%", 1)[0])
     if address is None:
         return None
-    hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
-    while True:
-        if not hops or not any(address in network for network in trusted):
-            return str(address)
-        address = _address(hops.pop())
-        if address is None:
+    hops = forwarded_hops(forwarded_for)
+    while hops and any(address in network for network in trusted):
+        try:
+            before = read_hop(hops.pop())
+        except BadHop:
             return None
+        if before is None:
+            break
+        address = before
+    return str(address)
 
 
 def admit(

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from gateway.config import Limits
+from gateway.core.canonical import client_network, is_within
 from gateway.core.routes import Route
 from gateway.edge.mitm.connection import ClientConnection
 from gateway.edge.mitm.exchange import Exchange
@@ -96,6 +97,16 @@ class EdgeHost:
         self._watchers += [asyncio.ensure_future(loop) for loop in self.generation.background()]
 
     # ---- connections ----
+
+    def client_key(self, ip: str, port: int) -> str:
+        """Whom a connection is counted for. A trusted proxy is no client: each of its connections stands for itself."""
+        is_proxy = is_within(ip, self.generation.config.trusted_proxies)
+        return f"{ip} {port}" if is_proxy else client_network(ip)
+
+    def is_balancer(self, ip: str) -> bool:
+        """Whether a peer must begin with the PROXY protocol."""
+        config = self.generation.config
+        return config.listen.proxy_protocol and is_within(ip, config.trusted_proxies)
 
     def arrived(self, connection: ClientConnection) -> bool:
         """Count a connection in; False over a limit."""

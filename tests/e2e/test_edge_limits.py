@@ -515,7 +515,7 @@ def test_a_client_that_leaves_gives_its_places_back(world, serve, connect2):
         client.start()
     running.until(lambda: len(upstream._open) == 2)
     assert running.edge.client_slots.in_use("127.0.0.1") == 5
-    client.cut()
+    client.close()
     running.until(lambda: not upstream._open)
     assert running.edge.client_slots.in_use("127.0.0.1") == 0
     running.until(lambda: running.edge.all_slots.in_use("") == 0)

@@ -296,6 +296,7 @@ class World:
     certificates: Certificates
     loop: asyncio.AbstractEventLoop = field(default_factory=uvloop.new_event_loop)
     running: list[Running] = field(default_factory=list)
+    proxy_protocol: bool = False
 
     def __post_init__(self) -> None:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -365,7 +366,11 @@ class World:
             contexts=ServerContexts(pairs, own.device_ca.cert_file),
             upstreams={name: UpstreamPool(name, item) for name, item in settings.items()},
             endpoints=Router(metadata.endpoints()),
-            config=SimpleNamespace(limits=bounds, listen=SimpleNamespace(drain_s=2.0)),
+            config=SimpleNamespace(
+                limits=bounds,
+                listen=SimpleNamespace(drain_s=2.0, proxy_protocol=self.proxy_protocol),
+                trusted_proxies=made.admission.trusted_proxies,
+            ),
             zero_log_upstreams=frozenset(route.upstream for route in made.ports.routes.routes if route.zero_log),
             background=tuple,
         )

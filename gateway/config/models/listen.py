@@ -15,6 +15,9 @@ class Listen(Model):
     address: str = Field("0.0.0.0", description="The address to listen on.")  # noqa: S104
     port: Port = Field(8443, description="The TCP port to listen on.")
     public_port: Port | None = Field(None, description="The port browsers use, where that is not `port`.")
+    proxy_protocol: bool = Field(
+        False, description="Balancers among `trusted_proxies` send the PROXY protocol, v1 or v2, on every connection."
+    )
     workers: int = Field(1, ge=1, le=256, description="Processes that share the port (SO_REUSEPORT).")
     drain_s: Seconds = Field(30, description="How long open requests may go on after SIGTERM.")
 

@@ -19,7 +19,6 @@ from mitmproxy.proxy.layers import websocket as ws
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook
 
 from gateway.config import Limits
-from gateway.core.canonical import client_network
 from gateway.core.capabilities import ALL_BODIES, ALL_HEADS, EdgeCapabilities
 from gateway.core.reasons import Refusal
 from gateway.edge.mitm.commands import Abort, Linger, Release
@@ -39,6 +38,7 @@ from gateway.edge.mitm.tls import GatewayTlsLayer, ja4
 from gateway.edge.mitm.turn_budget import ConnectionTurns, Later
 from gateway.edge.mitm.upstream_connections import HIGH_BYTES, UpstreamConnections
 from gateway.edge.mitm.upstream_pool import UpstreamPool
+from gateway.edge.proxy_protocol import HEADER_BYTES, BadHeader, Source, read_header
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.interaction import answer
 from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
@@ -65,6 +65,7 @@ class ClientConnection(asyncio.Protocol):
         self.head_since: float | None = None
         self.ip = ""
         self.client_key = ""
+        self._preamble: bytearray | None = None
         self.moved_bytes = 0
         self._lingered_bytes = 0
         self._ja4 = ""
@@ -80,7 +81,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=HIGH_BYTES)
         peername = transport.get_extra_info("peername") or ("", 0)
         self.ip = peername[0]
-        self.client_key = client_network(self.ip)
+        self.client_key = self.edge.client_key(self.ip, peername[1])
         self.turns = ConnectionTurns(self.edge.scheduler, self.client_key, self.pump)
         self.client = Client(
             peername=peername,
@@ -94,17 +95,51 @@ class ClientConnection(asyncio.Protocol):
         limits = self.edge.limits
         self.http = GatewayHttpLayer(context, Stream, limits.streams, limits.header_kib << 10)
         self.tls.child_layer = self.http
+        self._preamble = bytearray() if self.edge.is_balancer(self.ip) else None
         if not self.edge.arrived(self):
             self.transport.abort()
             return
         self.pump(events.Start())
+
+    def _read_preamble(self, data: bytes) -> bytes:
+        """Take the PROXY protocol's header off what a balancer sends; what comes after it. Bad ones end here."""
+        preamble = self._preamble
+        if preamble is None:
+            return data
+        preamble += data
+        try:
+            header = read_header(bytes(preamble[:HEADER_BYTES]))
+        except BadHeader:
+            self.transport.abort()
+            return b""
+        if header is None:
+            return b""
+        source, size = header
+        self._preamble = None
+        if source.ip:
+            self._take_over(source)
+        return bytes(preamble[size:])
+
+    def _take_over(self, source: Source) -> None:
+        """The balancer speaks for a client: limits and budgets are that client's from now on."""
+        self.edge.left(self)
+        self.ip = source.ip
+        self.client.peername = (source.ip, source.port)
+        self.client_key = self.edge.client_key(self.ip, source.port)
+        self.turns = ConnectionTurns(self.edge.scheduler, self.client_key, self.pump)
+        if not self.edge.arrived(self):
+            self.transport.abort()
+            self._over = True
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         self.active_at = time.monotonic()
         self.moved_bytes += len(data)
         if self.closing_since is None:
-            self.turns.receive(self.client, data)
+            if self._preamble is not None:
+                data = self._read_preamble(data)
+            if data:
+                self.turns.receive(self.client, data)
             return
         self._lingered_bytes += len(data)
         if self._lingered_bytes > _LINGER_BYTES:

@@ -42,7 +42,7 @@ def test_a_default_shrinks_beside_a_written_limit() -> None:
     [{"connections": 19_744}, {"connections": 30_000}, {"upstream_connections": 25_000},
      {"connections": 12_000, "upstream_connections": 9_000}],
 )  # fmt: skip
-def test_written_limits_that_do_not_fit_are_refused_with_the_place_and_the_fix(written) -> None:
+def test_written_limits_that_do_not_fit_are_refused_with_the_place_and_the_fix(written: dict[str, int]) -> None:
     with pytest.raises(ConfigError) as caught:
         fit(Limits(**written), PATH, 20_000)
     text = str(caught.value)

@@ -11,6 +11,7 @@ from gateway.edge.mitm.generation import Generation
 from gateway.edge.mitm.memory_ledger import MemoryLedger
 from gateway.edge.mitm.turn_budget import TurnScheduler
 from gateway.edge.mitm.upstream_pool import UpstreamPool
+from gateway.edge.mitm.upstream_slots import Slots
 
 
 class Host[Connection](Protocol):
@@ -19,6 +20,8 @@ class Host[Connection](Protocol):
     memory: MemoryLedger
     scheduler: TurnScheduler
     draining: bool
+    client_slots: Slots
+    all_slots: Slots
 
     @property
     def generation(self) -> Generation:
@@ -27,6 +30,12 @@ class Host[Connection](Protocol):
     @property
     def limits(self) -> Limits:
         """The current limits."""
+
+    def client_key(self, ip: str, port: int) -> str:
+        """Whom a connection is counted for."""
+
+    def is_balancer(self, ip: str) -> bool:
+        """Whether a peer must begin with the PROXY protocol."""
 
     def arrived(self, connection: Connection) -> bool:
         """Count a connection in; False over a limit."""

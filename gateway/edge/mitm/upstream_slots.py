@@ -38,15 +38,15 @@ class Slots:
         places = self._places[key]
         self._users[key] += 1
         self._waiting[key] += 1
+        has_place = False
         try:
-            await places.acquire()
-        except BaseException:
-            self._left(key)
-            raise
+            has_place = await places.acquire()
         finally:
             self._waiting[key] -= 1
             if not self._waiting[key]:
                 del self._waiting[key]
+            if not has_place:
+                self._left(key)
 
     def release(self, key: str) -> None:
         """Give a place back."""

@@ -5,8 +5,10 @@ Law: a header is read whole or the connection ends. It is asked of trusted addre
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -108,3 +110,25 @@ def _check_tlvs(rest: bytes) -> None:
         if len(rest) < 3 or len(rest) < 3 + int.from_bytes(rest[1:3]):  # noqa: PLR2004
             raise BadHeader("TLV")
         rest = rest[3 + int.from_bytes(rest[1:3]) :]
+
+
+class Preamble:
+    """The beginning of a balancer's connection, until the header is whole."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes, found: Callable[[Source], None], transport: asyncio.Transport) -> bytes:
+        """What follows the header; empty until something does. A bad header ends the connection."""
+        self._data += data
+        try:
+            header = read_header(bytes(self._data[:HEADER_BYTES]))
+        except BadHeader:
+            transport.abort()
+            return b""
+        if header is None or len(self._data) == header[1]:
+            return b""
+        source, size = header
+        if source.ip:
+            found(source)
+        return bytes(self._data[size:])

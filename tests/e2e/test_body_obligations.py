@@ -409,7 +409,7 @@ def test_a_body_waits_while_its_client_has_much_held_and_goes_on_afterwards(worl
         client = request.getfixturevalue(client_kind)(running)
         with ThreadPoolExecutor(1) as executor:
             waiting = executor.submit(post, client, b'"' + b"x" * (size - 10) + b'"', JSON)
-            running.until(lambda: any(item.is_tight for item in list(running.edge.connections)))
+            running.until(lambda: any(running.edge.memory.is_tight(item) for item in list(running.edge.connections)))
             assert not waiting.done()
             assert running.edge.memory.content < size + (1 << 20)
             first.send(b"x" * 10 + b'"')

@@ -232,8 +232,7 @@ class Counts:
     def connections(self, change: int) -> None:
         self.open += change
 
-    def buffered(self, change: int) -> None:
-        """`edge.memory` knows it."""
+    def buffered(self, change: int) -> None: ...
 
     def connection_cut(self, reason: str) -> None:
         self.connection_cuts.append(reason)
@@ -361,16 +360,14 @@ class World:
         metadata = MetadataEndpoints(
             jwks=lambda: {"keys": []}, crl=lambda: None, ca=lambda: b"CA", protected_resource=lambda host, path: None
         )
+        listen = SimpleNamespace(drain_s=2.0, proxy_protocol=self.proxy_protocol)
+        config = SimpleNamespace(limits=bounds, listen=listen, trusted_proxies=made.admission.trusted_proxies)
         generation = SimpleNamespace(
             pipeline=made,
             contexts=ServerContexts(pairs, own.device_ca.cert_file),
             upstreams={name: UpstreamPool(name, item) for name, item in settings.items()},
             endpoints=Router(metadata.endpoints()),
-            config=SimpleNamespace(
-                limits=bounds,
-                listen=SimpleNamespace(drain_s=2.0, proxy_protocol=self.proxy_protocol),
-                trusted_proxies=made.admission.trusted_proxies,
-            ),
+            config=config,
             zero_log_upstreams=frozenset(route.upstream for route in made.ports.routes.routes if route.zero_log),
             background=tuple,
         )

@@ -26,7 +26,7 @@ from gateway.edge.mitm.exchange import Exchange
 from gateway.edge.mitm.host import Host
 from gateway.edge.mitm.http2 import ClientHttp2
 from gateway.edge.mitm.http_layer import GatewayHttpLayer
-from gateway.edge.mitm.memory_ledger import IDLE, Usage
+from gateway.edge.mitm.memory_ledger import IDLE
 from gateway.edge.mitm.memory_usage import REQUEST_BYTES, measure_usage
 from gateway.edge.mitm.options import OPTIONS
 from gateway.edge.mitm.peer import peer_of, raw_request
@@ -38,7 +38,7 @@ from gateway.edge.mitm.tls import GatewayTlsLayer, ja4
 from gateway.edge.mitm.turn_budget import ConnectionTurns, Later
 from gateway.edge.mitm.upstream_connections import HIGH_BYTES, UpstreamConnections
 from gateway.edge.mitm.upstream_pool import UpstreamPool
-from gateway.edge.proxy_protocol import HEADER_BYTES, BadHeader, Source, read_header
+from gateway.edge.proxy_protocol import Preamble, Source
 from gateway.pipeline.headers import Forward
 from gateway.pipeline.interaction import answer
 from gateway.pipeline.verdicts import InteractionRequired, LocalRequest
@@ -63,11 +63,8 @@ class ClientConnection(asyncio.Protocol):
         self.closing_since: float | None = None
         self.paused_since: float | None = None
         self.head_since: float | None = None
-        self.ip = ""
-        self.client_key = ""
-        self._preamble: bytearray | None = None
-        self.moved_bytes = 0
-        self._lingered_bytes = 0
+        self.ip = self.client_key = ""
+        self.moved_bytes = self._lingered_bytes = 0
         self._ja4 = ""
         self._queue: collections.deque[events.Event] = collections.deque()
         self._pumping = self._over = self.is_ending = False
@@ -95,30 +92,11 @@ class ClientConnection(asyncio.Protocol):
         limits = self.edge.limits
         self.http = GatewayHttpLayer(context, Stream, limits.streams, limits.header_kib << 10)
         self.tls.child_layer = self.http
-        self._preamble = bytearray() if self.edge.is_balancer(self.ip) else None
+        self._preamble: Preamble | None = Preamble() if self.edge.is_balancer(self.ip) else None
         if not self.edge.arrived(self):
             self.transport.abort()
             return
         self.pump(events.Start())
-
-    def _read_preamble(self, data: bytes) -> bytes:
-        """Take the PROXY protocol's header off what a balancer sends; what comes after it. Bad ones end here."""
-        preamble = self._preamble
-        if preamble is None:
-            return data
-        preamble += data
-        try:
-            header = read_header(bytes(preamble[:HEADER_BYTES]))
-        except BadHeader:
-            self.transport.abort()
-            return b""
-        if header is None:
-            return b""
-        source, size = header
-        self._preamble = None
-        if source.ip:
-            self._take_over(source)
-        return bytes(preamble[size:])
 
     def _take_over(self, source: Source) -> None:
         """The balancer speaks for a client: limits and budgets are that client's from now on."""
@@ -136,10 +114,10 @@ class ClientConnection(asyncio.Protocol):
         self.active_at = time.monotonic()
         self.moved_bytes += len(data)
         if self.closing_since is None:
-            if self._preamble is not None:
-                data = self._read_preamble(data)
-            if data:
-                self.turns.receive(self.client, data)
+            if self._preamble is not None and not (data := self._preamble.feed(data, self._take_over, self.transport)):
+                return
+            self._preamble = None
+            self.turns.receive(self.client, data)
             return
         self._lingered_bytes += len(data)
         if self._lingered_bytes > _LINGER_BYTES:
@@ -289,7 +267,9 @@ class ClientConnection(asyncio.Protocol):
         elif isinstance(hook, tls.TlsStartClientHook):
             hook.data.ssl_conn = self.edge.generation.contexts.connection(self.client.sni)
         elif isinstance(hook, tls.TlsEstablishedClientHook):
-            self._established()
+            self.established = True
+            self.edge.handshake(ok=True)
+            self.peer = peer_of(self.client, self.ip, self._ja4)
         elif isinstance(hook, tls.TlsFailedClientHook):
             self.edge.handshake(ok=False)
         if hook.blocking:
@@ -303,11 +283,6 @@ class ClientConnection(asyncio.Protocol):
         if error is not None:
             self.edge.crashed(error)
         self.abort_all()
-
-    def _established(self) -> None:
-        self.established = True
-        self.edge.handshake(ok=True)
-        self.peer = peer_of(self.client, self.ip, self._ja4)
 
     async def _judge(self, hook: HttpRequestHeadersHook, exchange: Exchange) -> None:
         exchange.generation = generation = self.edge.generation
@@ -364,16 +339,6 @@ class ClientConnection(asyncio.Protocol):
 
     # ---- memory ----
 
-    @property
-    def usage(self) -> Usage:
-        """What this connection was last seen to hold."""
-        return self.edge.memory.usage(self)
-
-    @property
-    def is_tight(self) -> bool:
-        """Whether memory is short for this connection."""
-        return self.edge.memory.is_tight(self)
-
     def measure(self) -> None:
         """Count anew what this connection holds."""
         self.moved_bytes = 0
@@ -408,7 +373,7 @@ class ClientConnection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Called twice a second: count what is held anew, end what takes too long."""
-        if self.established and (self.moved_bytes or self.usage is not IDLE):
+        if self.established and (self.moved_bytes or self.edge.memory.usage(self) is not IDLE):
             self.measure()
             self.legs.balance()
         check_timeouts(self, now)

@@ -327,8 +327,9 @@ class UpstreamConnections:
         turns = self._client.turns
         blocked: set[Connection] = set()
         slow: set[Connection] = set()
-        is_tight = self._client.is_tight
-        unsent = is_tight and self._client.usage.outbound > LOW_BYTES
+        memory = self._client.edge.memory
+        is_tight = memory.is_tight(self._client)
+        unsent = is_tight and memory.usage(self._client).outbound > LOW_BYTES
         for server, leg in self._open.items():
             if self._client.paused_since is not None or server in congested or unsent:
                 blocked.add(server)

@@ -118,7 +118,7 @@ class Preamble:
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def feed(self, data: bytes, found: Callable[[Source], None], transport: asyncio.Transport) -> bytes:
+    def feed(self, data: bytes, take_over: Callable[[Source], None], transport: asyncio.Transport) -> bytes:
         """What follows the header; empty until something does. A bad header ends the connection."""
         self._data += data
         try:
@@ -130,5 +130,5 @@ class Preamble:
             return b""
         source, size = header
         if source.ip:
-            found(source)
+            take_over(source)
         return bytes(self._data[size:])

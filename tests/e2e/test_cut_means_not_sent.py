@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gateway.edge.mitm.reevaluation import ContinuousEvaluation
 
 from gateway.core.decision import Decision
+from gateway.pipeline.reevaluation import ContinuousEvaluation
 from tests.support.edge_clients import Http1, Http2
 from tests.support.edge_upstreams import H2Talk, Http1Upstream, Http2Upstream, Seen, Talk
 from tests.support.edge_world import HOST, Running, World
@@ -82,7 +82,7 @@ def slow_dial(world: World, serve: Callable[..., Any], request: pytest.FixtureRe
 def revoke(running: Running) -> None:
     """Policy lets nobody in any more, and everything that is open is judged again."""
     running.ports.decision = Decision("deny", ("policy_denied",))
-    running.world.run(ContinuousEvaluation(running.edge, None).everything())  # type: ignore[arg-type]
+    running.world.run(ContinuousEvaluation(running.edge, None).reevaluate_all())  # type: ignore[arg-type]
 
 
 def begin(client: Http1 | Http2, method: str, *, whole: bool = True) -> int:
@@ -230,7 +230,7 @@ def test_a_request_that_is_cut_while_it_waits_for_a_place(one_place, connect2, m
         [connection] = running.edge.connections
         exchange = connection.exchanges[stream]
         running.ports.decision = Decision("deny", ("policy_denied",))
-        running.world.run(ContinuousEvaluation(running.edge, None).judge([(connection, exchange)]))
+        running.world.run(ContinuousEvaluation(running.edge, None).reevaluate([exchange]))
         found = client.answer(stream)
         assert (found.status, found.reason) == (403, "policy_denied")
         running.ports.decision = Decision("allow", ("policy_ok",))

@@ -43,7 +43,8 @@ class SqliteDocuments:
         sealed = self._file.seal.seal(_purpose(collection), key, value)
 
         def write(db: Connection) -> bool:
-            db.execute(sql.PRUNE_DOCUMENTS, (now,))
+            if db.execute(sql.PRUNE_DOCUMENTS, (now,)).rowcount:
+                self._file.mark_deleted()
             there, first = db.execute(sql.FIND_DOCUMENT, (collection, key, now)).fetchone() or (0, None)
             if version is not None and version != there:
                 return False
@@ -67,7 +68,13 @@ class SqliteDocuments:
         return [self._document(collection, *row) for row in rows]
 
     async def _remove(self, collection: str, key: str, now: float) -> Any:
-        row = await self._file.write(lambda db: db.execute(sql.TAKE_DOCUMENT, (collection, key)).fetchone())
+        def remove(db: Connection) -> Any:
+            taken = db.execute(sql.TAKE_DOCUMENT, (collection, key)).fetchone()
+            if taken is not None:
+                self._file.mark_deleted()
+            return taken
+
+        row = await self._file.write(remove)
         return None if row is None or row[1] <= now else row
 
     def _document(self, collection: str, key: str, version: int, expires_at: float, sealed: bytes) -> Document:

@@ -26,6 +26,8 @@ from gateway.core.ports.stores import StoreDown
 _TOGETHER = 128  # writes in one transaction
 _READ_WAIT_MS, _WRITE_WAIT_MS = 250, 5_000  # a read waits on the event loop, so it must give up soon
 
+_EMPTY_LOG_S = 1.0
+
 type Connection = sqlite3.Connection
 type Work[T] = Callable[[Connection], T]
 
@@ -49,6 +51,7 @@ class SqliteFile:
                 undo.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise StoreDown(f"{path}: {error}") from error
+        self._has_deleted, self._emptied_at = False, 0.0
         self._waiting: deque[tuple[Work[Any], Future[Any]]] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
 
@@ -110,11 +113,30 @@ class SqliteFile:
                 done = [(answer, *self._step(work)) for work, answer in batch]
         except Exception as error:  # noqa: BLE001  (handed to who asked for it)
             done = [(answer, None, error) for _, answer in batch]
+        self._empty_log()
         for answer, result, failed in done:
             if failed is None:
                 answer.set_result(result)
             else:
                 answer.set_exception(StoreDown(str(failed)) if isinstance(failed, sqlite3.Error) else failed)
+
+    def mark_deleted(self) -> None:
+        """Something was deleted that the write-ahead log may still hold: it is emptied soon. From a write only."""
+        self._has_deleted = True
+
+    def _empty_log(self) -> None:
+        """Move the log into the file and cut it off, at most once a second; readers may put it off to a later write."""
+        now = time.monotonic()
+        if not self._has_deleted or now - self._emptied_at < _EMPTY_LOG_S:
+            return
+        self._emptied_at = now
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.execute("PRAGMA busy_timeout = 50")
+            try:
+                busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {_WRITE_WAIT_MS}")
+            self._has_deleted = bool(busy)
 
     def _step(self, work: Work[Any]) -> tuple[Any, Exception | None]:
         """What one piece of work answers, or why it was undone. Raises what made SQLite undo the whole."""
@@ -154,6 +176,8 @@ def _connect(path: Path, wait_ms: int) -> sqlite3.Connection:
         _write_ahead(db, wait_ms)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA trusted_schema = OFF")
+        # What is deleted is written over, not only forgotten.
+        db.execute("PRAGMA secure_delete = ON")
         undo.pop_all()
     return db
 

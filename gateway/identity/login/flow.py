@@ -24,6 +24,7 @@ from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.routes import Route
 from gateway.core.subject import Device
+from gateway.identity.login.browser_seal import seal, unseal
 from gateway.identity.login.pending_requests import LIFE_S as HELD_LIFE_S
 from gateway.identity.login.pending_requests import PendingRequest, PendingRequests
 from gateway.identity.login.return_ticket import ReturnTickets
@@ -214,7 +215,7 @@ class Login:
             return binding
         if document is None:
             return Refusal("login_expired", "state")
-        found = json.loads(document.value)
+        found = json.loads(unseal(answer["state"], COLLECTION, document.value))
         transaction = Transaction(**(found | {"step": Step(found["step"])}))
         if not isinstance(binding, str) or not hmac.compare_digest(digest(binding), transaction.binding):
             return Refusal("login_other_browser", "state")
@@ -275,7 +276,7 @@ class Login:
         )
         if isinstance(url, Refusal):
             return url
-        value = json.dumps(asdict(transaction)).encode()
+        value = seal(state, COLLECTION, json.dumps(asdict(transaction)).encode())
         await self._documents.put(COLLECTION, digest(state), value, now + TRANSACTION_LIFE_S, version=0)
         return Redirect(url, (cookie(BINDING, binding, HELD_LIFE_S),))
 

@@ -21,6 +21,7 @@ from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
 from gateway.core.request import RawRequest, RequestFacts
 from gateway.core.routes import Route
+from gateway.identity.login.browser_seal import seal, unseal
 from gateway.state.collection import Codec, Collection
 
 COLLECTION = "held"
@@ -116,7 +117,16 @@ def _decode(value: bytes) -> PendingRequest:
     )
 
 
-_CODEC: Codec[PendingRequest] = Codec(encode=_encode, decode=_decode)
+# Sealed under the request's id, which is nowhere but in the browser.
+_CODEC: Codec[bytes] = Codec(encode=bytes, decode=bytes)
+
+
+def _sealed(pending: PendingRequest) -> bytes:
+    return seal(pending.id, COLLECTION, _encode(pending))
+
+
+def _opened(held_id: str, sealed: bytes) -> PendingRequest:
+    return replace(_decode(unseal(held_id, COLLECTION, sealed)), id=held_id)
 
 
 class PendingRequests:
@@ -178,7 +188,7 @@ class PendingRequests:
         )
         if not self._budget.take(client_network(facts.client_ip), len(_encode(held))):
             return Refusal("too_many_attempts", "held requests")
-        await self._pending.add(digest(held.id), held, self._clock() + LIFE_S)
+        await self._pending.add(digest(held.id), _sealed(held), self._clock() + LIFE_S)
         return held
 
     async def look(self, held_id: str) -> PendingRequest | None:
@@ -186,21 +196,22 @@ class PendingRequests:
         if not is_value(held_id):
             return None
         pending = await self._pending.get(digest(held_id))
-        return None if pending is None else replace(pending, id=held_id)
+        return None if pending is None else _opened(held_id, pending)
 
     async def freshen(self, held: PendingRequest) -> bool:
         """From now on this request waits for a new sign-in, as long as it would have; False when it waits no more."""
         entry = await self._pending.read(digest(held.id))
         if entry.value is None:
             return False
-        return await self._pending.replace(entry, replace(entry.value, fresh=True), entry.expires_at)
+        waiting = replace(_opened(held.id, entry.value), fresh=True)
+        return await self._pending.replace(entry, _sealed(waiting), entry.expires_at)
 
     async def take(self, held_id: str) -> PendingRequest | None:
         """As `look`, and it waits no longer: of several callers one gets it."""
         if not is_value(held_id):
             return None
         pending = await self._pending.take(digest(held_id))
-        return None if pending is None else replace(pending, id=held_id)
+        return None if pending is None else _opened(held_id, pending)
 
     def _is_own(self, facts: RequestFacts) -> bool:
         """Whether the host's own page sent this; saying nothing is not enough.

@@ -18,6 +18,7 @@ from gateway.core.ports.documents import Documents
 from gateway.core.reasons import Refusal
 from gateway.core.request import RequestFacts
 from gateway.core.subject import Device
+from gateway.identity.login.browser_seal import seal, unseal
 from gateway.identity.login.pending_requests import PendingRequest, PendingRequests, cookies_going_on
 from gateway.identity.sessions.browser_sessions import BrowserSessions
 from gateway.identity.sessions.login_sessions import LoginSession, LoginSessions
@@ -72,7 +73,7 @@ class ReturnTickets:
             "host": held.host,
             "binding": held.binding,
         }
-        value = json.dumps(document).encode()
+        value = seal(ticket, COLLECTION, json.dumps(document).encode())
         await self._documents.put(COLLECTION, digest(ticket), value, self._clock() + TICKET_LIFE_S, version=0)
         return f"{self._origin(held.host)}{paths.SESSION}?{urlencode({'ticket': ticket})}"
 
@@ -93,7 +94,7 @@ class ReturnTickets:
         document = await self._documents.take(COLLECTION, digest(ticket), self._clock())
         if document is None:
             return Refusal("login_expired", "ticket")
-        said = json.loads(document.value)
+        said = json.loads(unseal(ticket, COLLECTION, document.value))
         if said["host"] != facts.host:
             return Refusal("login_failed", "a ticket for another host")
         if not isinstance(binding, str) or not hmac.compare_digest(digest(binding), said["binding"]):

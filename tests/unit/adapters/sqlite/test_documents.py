@@ -61,10 +61,8 @@ class TestSqliteDocuments(DocumentsConformance):
 COUNTER = """
 import asyncio, sys
 from pathlib import Path
-from tests.support.cost import cost_of
 from gateway.adapters.sqlite.documents import SqliteDocuments
 from gateway.adapters.sqlite.store import SqliteStore
-from tests.support.cost import cost_of
 
 async def main(path):
     store = SqliteStore(Path(path), bytes(range(32)))

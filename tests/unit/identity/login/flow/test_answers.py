@@ -182,6 +182,14 @@ async def test_a_signature_of_another_key_is_refused(world: World, browser: Brow
     assert reason_of(await world.back(browser, world.provider.authorize(url))) == "login_failed"
 
 
+async def test_a_life_of_a_token_that_is_written_as_text_is_a_number(world: World, browser: Browser) -> None:
+    world.provider.answer = {"expires_in": "900"}
+    await world.sign_in(browser)
+    fresh_until = (await world.only_login()).fresh_until
+    assert fresh_until is not None
+    assert 0 < fresh_until - world.clock() <= 900
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -196,7 +204,9 @@ async def test_a_signature_of_another_key_is_refused(world: World, browser: Brow
         {"token_type": None},
         {"expires_in": -1},
         {"expires_in": True},
-        {"expires_in": "900"},
+        {"expires_in": "soon"},
+        {"expires_in": "0"},
+        {"expires_in": "9" * 13},
     ],
 )
 async def test_a_token_answer_of_the_wrong_form_is_refused(

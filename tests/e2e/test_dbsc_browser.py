@@ -203,7 +203,7 @@ class Site:
                     wire.receive_data(await reader.read(65_536))
                 head = RawRequest(request.method, b"", request.target, list(request.headers), "1.1")
                 host = dict(request.headers).get(b"host", b"").decode().partition(":")[0]
-                facts = admit(head, Peer("127.0.0.1", 1, sni=host))
+                facts = admit(head, Peer("127.0.0.1", 1, sni=host, local_port=self.port))
                 assert isinstance(facts, RequestFacts), facts
                 seen = Seen(time.monotonic(), facts.path, dict(facts.headers))
                 self.seen.append(seen)

@@ -237,7 +237,7 @@ def test_server_sent_events_arrive_one_by_one(world, serve, connect):
 def test_an_own_endpoint_answers(edge, upstream, connect):
     client = connect(edge)
     found = client.ask("/.gateway/jwks.json")
-    assert (found.status, found.body) == (200, b'{"keys":[]}\n')
+    assert (found.status, found.body) == (200, b'{"keys":[]}')
     assert client.ask("/.gateway/ca.pem").body == b"CA"
     assert client.ask("/.gateway/none").status == 404
     assert upstream.received == b""

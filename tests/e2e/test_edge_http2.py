@@ -317,7 +317,7 @@ def test_server_sent_events_arrive_one_by_one(world, serve, connect2):
         (PSEUDO[:1] + PSEUDO[2:], []),
         (PSEUDO[:3], []),
         ([(":method", "CONNECT"), (":authority", HOST)], []),
-        ([(":method", "get"), *PSEUDO[1:]], []),
+        ([(":method", "connect"), *PSEUDO[1:]], []),
         ([(":method", "CONNECT"), *PSEUDO[1:]], []),
         ([(":method", "TRACE"), *PSEUDO[1:]], []),
         ([(":method", "GET /x HTTP/1.1\r\nx: y"), *PSEUDO[1:]], []),

@@ -128,10 +128,10 @@ def test_nothing_leaks_over_evaluations_and_reloads() -> None:
     policy = compiled("decision := {x | some x in input.xs; x > data.least}", '{"least": 1}')
     document = json.dumps({"xs": list(range(20))}).encode()
     for _ in range(2_000):
-        policy.evaluate_here(document, 1.0)
+        policy.evaluate_here(document, 30.0)
     before = _resident_bytes(), library().statistics()
     for _ in range(100_000):
-        policy.evaluate_here(document, 1.0)
+        policy.evaluate_here(document, 30.0)
     for _ in range(1_000):
         compiled("decision := data.x", json.dumps({"x": list(range(50))})).close()
     after = _resident_bytes(), library().statistics()

@@ -62,7 +62,7 @@ class Live(Ports):
         self.judged += 1
         return await super().decide(document)
 
-    def heard(self) -> None:
+    def invalidate(self) -> None:
         self.heard_of += 1
 
 

@@ -215,7 +215,7 @@ def test_a_trusted_proxy_is_believed_about_the_nearest_stranger(world, upstream,
     assert upstream.seen[0].get("x-forwarded-for") == believed
 
 
-@pytest.mark.parametrize("sent", ["unknown", "1.2.3", "", "9.9.9.9:80", "9.9.9.9, ", "0x7f.1"])
+@pytest.mark.parametrize("sent", ["1.2.3", "nonsense", "9.9.9.9:99999999", "0x7f.1", "[::1", "9.9.9.9.9"])
 def test_a_trusted_proxy_that_talks_nonsense_is_refused(world, upstream, connect, sent):
     running = world.edge(upstream.url, trusted=["127.0.0.0/8"])
     assert connect(running).ask(headers=[("x-forwarded-for", sent)]).status == 400

@@ -68,7 +68,7 @@ class ClientConnection(asyncio.Protocol):
         self._ja4 = ""
         self._queue: collections.deque[events.Event] = collections.deque()
         self._pumping = self._over = self.is_ending = False
-        self._tasks = ConnectionTasks(self._failed)
+        self._tasks = ConnectionTasks()
 
     # ---- the client's transport ----
 
@@ -277,7 +277,7 @@ class ClientConnection(asyncio.Protocol):
 
     def spawn(self, coroutine: Any) -> None:
         """Run a coroutine that belongs to this connection; what it raises ends the connection."""
-        self._tasks.spawn(coroutine)
+        self._tasks.spawn(coroutine, self._failed)
 
     def _failed(self, error: BaseException | None) -> None:
         if error is not None:

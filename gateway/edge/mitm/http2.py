@@ -120,7 +120,8 @@ class ClientHttp2(FramedHttp2, Http2Server):
 
     def __init__(self, context: Context, streams_limit: int, head_limit: int, gate: StreamGate) -> None:
         super().__init__(context)
-        self.frames = FrameReader(is_server=True, block_limit=head_limit)
+        # Twice the limit is read, so that a request a little over it gets an answer (431), and no more.
+        self.frames = FrameReader(is_server=True, block_limit=2 * head_limit)
         settings = self.h2_conn.local_settings
         settings.max_concurrent_streams = streams_limit
         settings.max_header_list_size = head_limit

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 
 class ConnectionTasks:
-    """The coroutines that run for a connection. `failed` hears what one raised; None for a task that was cancelled."""
+    """The coroutines that run for a connection. Nothing of the connection is kept here, so that no ring comes to be."""
 
-    def __init__(self, failed: Callable[[BaseException | None], None]) -> None:
-        self._failed = failed
+    def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
-    def spawn(self, coroutine: Any) -> None:
-        """Run a coroutine, as far as it comes at once."""
+    def spawn(self, coroutine: Any, failed: Callable[[BaseException | None], None]) -> None:
+        """Run a coroutine, as far as it comes at once. `failed` hears what it raised; None when it was cancelled."""
         task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
         if not task.done():
             self._running.add(task)
-            task.add_done_callback(self._done)
+            task.add_done_callback(partial(self._done, failed))
         else:
-            self._done(task)
+            self._done(failed, task)
 
     def cancel(self) -> None:
         """End them all."""
         for task in self._running:
             task.cancel()
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, failed: Callable[[BaseException | None], None], task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if task.cancelled():
-            self._failed(None)
+            failed(None)
         elif (error := task.exception()) is not None:
-            self._failed(error)
+            failed(error)

@@ -124,11 +124,11 @@ class OwnFactors:
         query = fields_of(facts, ("held",))
         if query is None:
             return Refusal("malformed_request", "query")
-        mine = await self._own.mine(facts, device)
-        if isinstance(mine, Refusal):
-            return mine
-        held = await self._step_ups.held_for(mine.current, query.get("held", ""))
-        return await self._overview(mine, held)
+        account = await self._own.mine(facts, device)
+        if isinstance(account, Refusal):
+            return account
+        waiting = await self._step_ups.held_for(account.current, query.get("held", ""))
+        return await self._overview(account, waiting)
 
     async def act(self, facts: RequestFacts, device: Device | None, form: Mapping[str, str]) -> Outcome:
         """`POST /.gateway/factors` with `csrf`, `action` and, where a request waits, `held`.
